@@ -1,0 +1,1 @@
+"""Metering and money: usage records, journal, shipper, prices, rating, ledger. Knows no HTTP."""

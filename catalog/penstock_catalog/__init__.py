@@ -1,0 +1,1 @@
+"""What is offered: model cards, artifacts, the shelf. Knows neither tenants nor money moved."""

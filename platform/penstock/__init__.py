@@ -1,0 +1,1 @@
+"""Penstock: a per-token model API platform on your own machines."""

@@ -1,0 +1,1 @@
+"""Who: organisations, projects, API keys."""

@@ -1,0 +1,1 @@
+"""The controller's loops: desired state to running engines."""

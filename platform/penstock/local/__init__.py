@@ -1,0 +1,1 @@
+"""One machine: embedded Postgres and Valkey, first-run set-up, `penstock up`."""

@@ -1,0 +1,1 @@
+"""Which replica: pure policies, one per file."""

@@ -1,0 +1,1 @@
+"""The floor: money, ids, SQL, migrations. Imports nothing of ours."""
