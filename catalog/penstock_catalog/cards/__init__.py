@@ -1,7 +1,8 @@
-"""What a model card says: the schema of the files in `cards/`, and the rules between their fields.
+"""What a model card says: the schema of the YAML files in this folder, and the rules between their fields.
 
-A field's own rule is in its annotation (`Meta`): the pattern or bound, and in words what is accepted. Rules
-between fields are in each struct's `relations`, checked whenever one is made.
+A field's annotation holds its own rule (the first `Meta`: a bound or pattern, and in words what is accepted)
+and what it means (the last `Meta`). Rules between fields are in each struct's `relations`, checked whenever
+one is made. The schema is the folder's `__init__` because a module may not share its name with a data folder.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ ATTENTION_PUBLISHED: Final = datetime.date(2017, 6, 12)
 SPDX_LICENCES: Final = frozenset(
     {
         "AGPL-3.0-only", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0",
-        "CC-BY-NC-SA-4.0", "CC-BY-SA-4.0", "CC0-1.0", "GPL-3.0-only", "ISC", "LGPL-3.0-only", "MIT", "MPL-2.0",
+        "CC-BY-NC-SA-4.0", "CC-BY-SA-4.0", "CC0-1.0", "GPL-3.0-only", "ISC", "LGPL-3.0-only", "MIT",
+        "MPL-2.0",
     }
 )  # fmt: skip
 """Licences whose text everyone finds by name; any other needs `licence_url`."""
@@ -130,7 +132,14 @@ Repository = Annotated[
 ParserName = Annotated[
     str, Meta(pattern=r"\A[a-z][a-z0-9_]{0,40}\Z", description="a name vLLM knows, such as hermes")
 ]
+AtLeastOne = Meta(min_length=1, description="a list of at least one")
 Count = Annotated[int, Meta(ge=1, description="a whole number of 1 or more")]
+Bits = Annotated[int, Meta(ge=2, le=32, description="a whole number from 2 to 32")]
+Gib = Annotated[float, Meta(gt=0, description="a number above 0")]
+CacheMib = Annotated[int, Meta(ge=16, le=1_048_576, description="a whole number from 16 to 1048576")]
+Requests = Annotated[int, Meta(ge=1, le=4096, description="a whole number from 1 to 4096")]
+Choices = Annotated[int, Meta(ge=1, le=128, description="a whole number from 1 to 128")]
+Notes = Annotated[str, Meta(max_length=2000, description="text of at most 2000 characters")]
 
 
 class Checked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -209,20 +218,14 @@ class EngineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How vLLM runs the model."""
 
     dtype: Annotated[Dtype, Meta(description="number format computed in")] = Dtype.AUTO
-    max_concurrent_requests: Annotated[
-        int, Meta(ge=1, le=4096, description="requests computed together, 1 to 4096")
-    ] = 64
-    kv_cache_mib: Annotated[
-        int, Meta(ge=16, le=1_048_576, description="MiB of cache on a CPU engine, 16 or more")
-    ] = 1024
+    max_concurrent_requests: Annotated[Requests, Meta(description="requests computed together")] = 64
+    kv_cache_mib: Annotated[CacheMib, Meta(description="MiB of cache on a CPU engine")] = 1024
     tool_parser: Annotated[ParserName | None, Meta(description="vLLM's parser of tool calls")] = None
     reasoning_parser: Annotated[ParserName | None, Meta(description="vLLM's parser of thoughts")] = None
     max_output_tokens: Annotated[
         Count | None, Meta(description="most tokens of one answer; null: the context")
     ] = None
-    choices_max: Annotated[
-        int, Meta(ge=1, le=128, description="most choices (`n`) of one request, 1 to 128")
-    ] = 8
+    choices_max: Annotated[Choices, Meta(description="most choices (`n`) of one request")] = 8
     extra: Annotated[dict[str, str], Meta(description="reviewed vLLM flags, without dashes; see below")] = {}
 
     def relations(self) -> Iterator[tuple[str, str]]:
@@ -241,25 +244,25 @@ class ModelCard(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     summary: Annotated[Line, Meta(description="one or two sentences: what it is good for")]
     task: Annotated[Task, Meta(description="what it is for")]
     capabilities: Annotated[list[Capability], Meta(description="what it can do beyond its task")]
-    languages: Annotated[list[Language], Meta(min_length=1, description="language tags (BCP 47)")]
+    languages: Annotated[list[Language], AtLeastOne, Meta(description="natural languages it is made for")]
     licence: Annotated[Line, Meta(description="SPDX id, or a name together with licence_url")]
     licence_url: Annotated[HttpsUrl | None, Meta(description="text of the licence")] = None
     parameters: Annotated[Count, Meta(description="all weights")]
     active_parameters: Annotated[
         Count | None, Meta(description="weights used per token (mixture of experts)")
     ] = None
-    weight_bits: Annotated[int, Meta(ge=2, le=32, description="bits per weight as published")] = 16
+    weight_bits: Annotated[Bits, Meta(description="bits per weight as published")] = 16
     context_length: Annotated[Count, Meta(description="tokens of prompt and answer together")]
     embedding_dimensions: Annotated[
         Count | None, Meta(description="length of its vectors; embeddings only")
     ] = None
     released: Annotated[datetime.date, Meta(description="day of publication, YYYY-MM-DD")]
-    gpu_memory_gib: Annotated[float, Meta(gt=0, description="GiB for the published weights and working room")]
+    gpu_memory_gib: Annotated[Gib, Meta(description="GiB for the published weights and working room")]
     demonstration: Annotated[bool, Meta(description="shows the system, gives no useful answers")] = False
-    notes: Annotated[str, Meta(max_length=2000, description="what else a user should know")] = ""
+    notes: Annotated[Notes, Meta(description="what else a user should know")] = ""
     source: Annotated[FolderSource | HubSource, Meta(description="where the weights are")]
     prices: Annotated[Prices, Meta(description="US dollars per 1M tokens")]
-    endpoints: Annotated[list[EndpointKind], Meta(min_length=1, description="kinds that may serve it")]
+    endpoints: Annotated[list[EndpointKind], AtLeastOne, Meta(description="kinds that may serve it")]
     engine: Annotated[EngineSettings, Meta(description="how vLLM runs it")] = EngineSettings()
 
     @property
