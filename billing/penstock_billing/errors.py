@@ -1,0 +1,45 @@
+"""What can go wrong in billing, one class per decision a caller can take.
+
+BillingError
+├── UsageRefused      the numbers cannot be a usage: a defect upstream, nothing was charged
+├── PriceError        a price list that cannot be taken over: fix the list
+├── JournalError      the record is NOT in the journal: do not release the response's end
+│   ├── JournalFull       no room on the disk: stop admitting, it heals when there is room again
+│   └── JournalBroken     the disk failed or the journal was closed: stop admitting, restart elsewhere
+└── JournalUnreadable a file that cannot be read as a journal: set it aside, tell a person
+"""
+# ruff: noqa: N818 - a name says what happened; the tree above says that it is an error
+
+from __future__ import annotations
+
+
+class BillingError(Exception):
+    """Root of this room's errors."""
+
+
+class UsageRefused(BillingError):
+    """Token counts that cannot be true, such as more cached than input tokens; refused, never clamped."""
+
+
+class PriceError(BillingError):
+    """A price list that contradicts itself or holds a negative price."""
+
+
+class JournalError(BillingError):
+    """The record was not written; whoever appended must not acknowledge the response."""
+
+
+class JournalFull(JournalError):
+    """The file system has no room for the record (or a quota or size limit says so)."""
+
+
+class JournalBroken(JournalError):
+    """The journal's file failed, or was closed; this journal accepts no record any more."""
+
+
+class JournalUnreadable(BillingError):
+    """A file is no journal of a format this release reads."""
+
+
+class JournalUnknownVersion(JournalUnreadable):
+    """A journal of another release's format."""

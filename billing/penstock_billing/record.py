@@ -1,0 +1,97 @@
+"""The usage record: what one request used and cost, written once, counted once, never changed."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import msgspec
+
+from penstock_billing.errors import UsageRefused
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+"""Bounded because Postgres refuses index rows above 2.7 kB."""
+
+
+class Outcome(enum.StrEnum):
+    """How a request ended; each ends in exactly one way."""
+
+    DONE = "done"
+    """The whole answer was produced."""
+    CLIENT_GONE = "client_gone"
+    """The caller left first; what the engine had generated until the abort is charged."""
+    ENGINE_FAILED = "engine_failed"
+    """The engine died or answered with an error: free."""
+    STALLED = "stalled"
+    """The engine stopped making progress and was given up: free."""
+    SHUTDOWN = "shutdown"
+    """The gateway had to stop before the answer was whole: free."""
+
+    @property
+    def billable(self) -> bool:
+        """Whether the caller pays: our own failures are free."""
+        return self in BILLABLE
+
+
+BILLABLE = frozenset({Outcome.DONE, Outcome.CLIENT_GONE})
+
+
+class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One request's usage, as it stands in the journal and later in Postgres.
+
+    Encoded as a msgpack array, so the order of the fields is the format: new fields go to the end and
+    have a default. A new meaning of an old field, or a new outcome, needs a new journal format version.
+
+    The bounds are checked when a record is decoded; building one raises UsageRefused only when its
+    cached tokens are not a part of its input.
+    """
+
+    event_id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    """UUID version 7; with `ended_ms` the identity under which the record counts once."""
+    ended_ms: Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
+    """When the request ended, Unix milliseconds (until 2100); never recomputed on a replay."""
+    organisation_id: Id
+    project_id: Id
+    key_id: Name
+    request_id: Name
+    """Ours, as the response's header named it."""
+    client_request_id: Name | None
+    """What the client called the request, where it did."""
+    surface: Name
+    """Which API was called, such as "chat.completions", "completions" or "embeddings"."""
+    model: Name
+    price_version: Id
+    """The price version fixed at admission; `cost_nano_usd` follows from it."""
+    input_tokens: Count
+    cached_tokens: Count
+    """The part of the input that came from the engine's prefix cache."""
+    output_tokens: Count
+    reasoning_tokens: Count
+    """The part of the output that was reasoning; shown, not charged apart."""
+    outcome: Outcome
+    status: Annotated[int, msgspec.Meta(ge=100, le=999)]
+    """HTTP status the client was given."""
+    streamed: bool
+    queue_us: Id
+    """Microseconds between arrival and the engine taking the request."""
+    first_token_us: Id
+    """Microseconds between arrival and the first token; 0 when none came."""
+    duration_us: Id
+    """Microseconds between arrival and the end."""
+    replica: Name
+    cost_nano_usd: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+    def __post_init__(self) -> None:
+        if self.cached_tokens > self.input_tokens:
+            raise UsageRefused(
+                f"cached_tokens {self.cached_tokens} must be a part of input_tokens {self.input_tokens}"
+            )
+
+
+encode = msgspec.msgpack.Encoder().encode
+"""Turn a record into its msgpack body."""
+
+decode = msgspec.msgpack.Decoder(UsageRecord).decode
+"""Read a msgpack body; raises msgspec.ValidationError or msgspec.DecodeError when it is no usage record."""
