@@ -21,6 +21,9 @@ LOGS_KEPT = 3
 TAIL_BYTES = 4096
 PROBE_EVERY_S = 0.02
 
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
+KEPT_PREFIXES = ("PENSTOCK_", "PYTHON", "LC_", "SSL_", "OTEL_")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -174,3 +177,9 @@ async def until_ready(child: Child, probe: Callable[[], Awaitable[bool]], *, pat
 def bare_environment() -> dict[str, str]:
     """What any program needs and nothing secret: for servers that take their settings as arguments."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def own_environment(environ: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """What a process of ours needs of our environment, without secrets meant for others (a hub's token)."""
+    kept = {name: value for name, value in environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
+    return kept | dict(extra)

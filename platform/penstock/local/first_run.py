@@ -1,0 +1,47 @@
+"""Before the first request: the schemas of every room, and the first organisation with its key."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from penstock.access import keys
+from penstock_base import migrations
+
+ROOMS = {"access": "penstock.access", "billing": "penstock_billing", "engines": "penstock_engines"}
+"""Every room that owns a schema, with the package that holds its migrations."""
+
+ORGANISATION = "default"
+
+
+async def migrate(database_url: str) -> int:
+    """Bring every room's schema up to date and return how many migrations ran.
+
+    Raises MigrationError when the database is newer than the code, OSError or asyncpg's errors when it
+    cannot be reached.
+    """
+    connection = await asyncpg.connect(database_url)
+    try:
+        wanted = [step for room, package in ROOMS.items() for step in migrations.read(room, package)]
+        return len(await migrations.apply(connection, wanted))
+    finally:
+        await connection.close()
+
+
+async def first_key(database_url: str, pepper: bytes) -> str | None:
+    """Make the first organisation and its key; None when any key was ever made here."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        if await connection.fetchval("select exists (select from access.api_key)"):
+            return None
+        return await keys.create(connection, pepper, name="first key", organisation=ORGANISATION)
+    finally:
+        await connection.close()
+
+
+async def script_key(database_url: str, pepper: bytes) -> str:
+    """Make one more key, for a script that started us and can keep what it reads."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        return await keys.create(connection, pepper, name="up --json", organisation=ORGANISATION)
+    finally:
+        await connection.close()

@@ -1,0 +1,265 @@
+"""`penstock up`: everything on one machine, as children of this one process, each after what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+
+from penstock import settings
+from penstock.local import children, first_run, listening, postgres, problems, state, steps, valkey, welcome
+from penstock.local.keeping import Kept
+
+T = TypeVar("T")
+
+PROBE_EVERY_S = 0.1
+CONTROLLER_PATIENCE_S = 40.0
+"""The controller lets engines finish, then ends them."""
+DRAIN_MARGIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    host: str
+    port: int
+    workers: int
+    as_json: bool
+    ready_within_s: float
+    environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+async def run(options: Options, show: steps.Steps, say: Callable[[str], None]) -> bool:
+    """Start everything, `say` the welcome (or the JSON line), keep it alive, and stop it when asked to.
+
+    Returns whether it ever was ready: a signal may come before. Raises LocalError, SettingsError or MigrationError
+    when it cannot start; everything is stopped by then.
+    """
+    asked = asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        up = _Up(options, show, say, stack)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, up.on_signal, asked)
+            stack.callback(loop.remove_signal_handler, number)
+        starting = asyncio.create_task(up.start())
+        asking = asyncio.create_task(asked.wait())
+        try:
+            await asyncio.wait({starting, asking}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.is_set():
+                await starting  # raises what went wrong
+                await asyncio.wait({asking, *up.keepers}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await up.settle(starting, asking)
+    return up.ready
+
+
+class _Up:
+    """The parts as they come up; the exit stack takes them down in the opposite order."""
+
+    def __init__(
+        self,
+        options: Options,
+        show: steps.Steps,
+        say: Callable[[str], None],
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        self._options = options
+        self._show = show
+        self._say = say
+        self._stack = stack
+        self._environ = dict(options.environ)
+        self._kept: list[Kept] = []
+        self._drained: list[Kept] = []
+        self.keepers: list[asyncio.Task[None]] = []
+        self.ready = False
+
+    def on_signal(self, asked: asyncio.Event) -> None:
+        """Stop at the first signal; a second one does not wait for running requests."""
+        if asked.is_set():
+            for kept in self._drained:
+                kept.kill()
+            return
+        asked.set()
+        self._show.note("stopping: running requests may finish; once more to cut them short")
+
+    async def start(self) -> None:
+        """Bring everything up, in order, and print the welcome."""
+        home = settings.default_home(self._environ)
+        with self._show.step(f"state folder {home}"):
+            held = state.take(home)
+            self._stack.callback(held.close)
+            listener = self._stack.enter_context(
+                contextlib.closing(listening.bind(self._options.host, self._options.port))
+            )
+        self._environ["PENSTOCK_HOME"] = str(home)
+        await self._start_servers(held)
+        told = settings.read(self._environ)
+        with self._show.step("schemas"):
+            await _explained(told.database_url, first_run.migrate(told.database_url))
+            key = await self._key(told)
+        with self._show.step(f"gateway and engines for {', '.join(told.models) or 'no model'}"):
+            await self._start_service(held, listener, told)
+        url = listening.base_url(listener)
+        held.announce(state.Run(os.getpid(), f"{url}/v1", told.database_url, told.redis_url))
+        self.ready = True
+        self._welcome(f"{url}/v1", key, told)
+
+    async def _start_servers(self, held: state.State) -> None:
+        """PostgreSQL and Valkey, unless the environment names servers of its own."""
+        if not self._environ.get("PENSTOCK_DATABASE_URL"):
+            with self._show.step("PostgreSQL"):
+
+                async def start_postgres() -> children.Child:
+                    running = await postgres.start(held.home / "postgres", log=held.logs / "postgres.log")
+                    self._environ["PENSTOCK_DATABASE_URL"] = running.url
+                    return running.child
+
+                await self._keep(
+                    Kept(start_postgres, self._show.note, with_signal=signal.SIGINT, patience_s=15)
+                )
+        if not self._environ.get("PENSTOCK_REDIS_URL"):
+            with self._show.step("Valkey"):
+
+                async def start_valkey() -> children.Child:
+                    running = await valkey.start(held.home / "valkey", log=held.logs / "valkey.log")
+                    self._environ["PENSTOCK_REDIS_URL"] = running.url
+                    return running.child
+
+                await self._keep(Kept(start_valkey, self._show.note, patience_s=5))
+
+    async def _key(self, told: settings.Settings) -> str | None:
+        key = await first_run.first_key(told.database_url, told.pepper)
+        if key is None and self._options.as_json:
+            key = await first_run.script_key(told.database_url, told.pepper)
+        return key
+
+    async def _start_service(
+        self, held: state.State, listener: socket.socket, told: settings.Settings
+    ) -> None:
+        """The controller with its engines, and the gateway's workers on one listening socket."""
+
+        async def start_controller() -> children.Child:
+            return self._python("controller", held, ["controller"], self._environ)
+
+        # Started before the gateway, so stopped after it: no engine ends under a running request.
+        controller = Kept(start_controller, self._show.note, patience_s=CONTROLLER_PATIENCE_S)
+        self._drained.append(controller)
+        await self._keep(controller)
+        environment = children.own_environment(self._environ, {})
+        handle = listener.fileno()
+        gateways = []
+        for number in range(1, self._options.workers + 1):
+
+            async def start_gateway(name: str = f"gateway-{number}") -> children.Child:
+                return self._python(name, held, ["gateway", "--fd", str(handle)], environment, handle)
+
+            gateways.append(Kept(start_gateway, self._show.note, patience_s=told.drain_s + DRAIN_MARGIN_S))
+        self._drained += gateways
+        await self._keep(*gateways)
+        # Nobody may knock at a door behind which all workers are leaving.
+        self._stack.callback(listener.close)
+        await self._until_ready(listening.base_url(listener))
+
+    def _python(
+        self, name: str, held: state.State, command: list[str], environment: dict[str, str], *handles: int
+    ) -> children.Child:
+        return children.start(
+            name,
+            # -P: the state folder it works in is no place to import from.
+            [sys.executable, "-P", "-m", "penstock.cli", *command],
+            log=held.logs / f"{name}.log",
+            environment=environment,
+            folder=held.home,
+            pass_fds=handles,
+        )
+
+    async def _keep(self, *together: Kept) -> None:
+        """Start these and watch them; they will be stopped at the same time."""
+
+        async def stop() -> None:
+            await asyncio.gather(*(kept.stop() for kept in together))
+
+        self._stack.push_async_callback(stop)
+        for kept in together:
+            await kept.start()
+            self._kept.append(kept)
+            self.keepers.append(asyncio.create_task(kept.keep()))
+
+    async def _until_ready(self, url: str) -> None:
+        """Wait for /readyz; a child that ends meanwhile is the reason why it never comes."""
+        ready = asyncio.create_task(self._poll(f"{url}/readyz"))
+        try:
+            await asyncio.wait(
+                {ready, *self.keepers},
+                timeout=self._options.ready_within_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for keeper in self.keepers:
+                if keeper.done():
+                    keeper.result()
+            if not ready.done():
+                raise problems.ChildError(
+                    f"not ready after {self._options.ready_within_s:.0f} s: look at the logs in "
+                    f"{settings.default_home(self._environ) / 'logs'}, or give it longer with --ready-within"
+                )
+        finally:
+            ready.cancel()
+        for kept in self._kept:
+            kept.tolerant = True
+
+    async def _poll(self, url: str) -> None:
+        async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
+            while True:
+                try:
+                    answer = await client.get(url)
+                except httpx.HTTPError:
+                    pass
+                else:
+                    if answer.status_code == 200:
+                        return
+                    self._show.detail(f"waiting: {answer.text.strip()[:200]}")
+                await asyncio.sleep(PROBE_EVERY_S)
+
+    def _welcome(self, url: str, key: str | None, told: settings.Settings) -> None:
+        if self._options.as_json:
+            self._say(json.dumps({"base_url": url, "api_key": key, "pid": os.getpid()}))
+            return
+        model = told.models[0] if told.models else "MODEL"
+        self._say(welcome.text(welcome.Ready(url, key, model, self._show.total_s())))
+
+    async def settle(self, *tasks: asyncio.Task[object]) -> None:
+        """End what waits, so that nothing is started again while the exit stack stops it."""
+        for task in (*tasks, *self.keepers):
+            task.cancel()
+        await asyncio.gather(*tasks, *self.keepers, return_exceptions=True)
+
+
+def without_password(url: str) -> str:
+    """A database's address as it may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()
+
+
+async def _explained(url: str, work: Awaitable[T]) -> T:
+    """Do database work; what fails is said with the database's address and without its password."""
+    try:
+        return await work
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise problems.LocalError(
+            f"the database {without_password(url)} cannot be used ({error}): check PENSTOCK_DATABASE_URL"
+        ) from error

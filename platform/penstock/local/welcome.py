@@ -1,0 +1,64 @@
+"""What `penstock up` prints when it is ready: the address, the key once, and two ways to try it as pasted."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+QUESTION = "Hello! What can you do?"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a newcomer needs to know of a running Penstock."""
+
+    base_url: str
+    api_key: str | None
+    """The secret, only at the first start; later nobody can know it."""
+    model: str
+    took_s: float
+
+
+def text(ready: Ready) -> str:
+    """Write the welcome. Both snippets are pasted into a shell; without a key they read $PENSTOCK_API_KEY."""
+    return "\n\n".join([_head(ready), _curl(ready), _python(ready), "Ctrl-C stops it."])
+
+
+def _head(ready: Ready) -> str:
+    lines = [f"Penstock is ready after {ready.took_s:.1f} s.", f"  Base URL  {ready.base_url}"]
+    if ready.api_key:
+        lines.append(f"  API key   {ready.api_key}   (shown this once)")
+    else:
+        lines.append(
+            "  API key   shown at the first start; make another with `.venv/bin/penstock keys create` and\n"
+            "            `export PENSTOCK_API_KEY=...`"
+        )
+    return "\n".join(lines)
+
+
+def _curl(ready: Ready) -> str:
+    key = ready.api_key or "$PENSTOCK_API_KEY"
+    return (
+        f"curl -N {ready.base_url}/chat/completions \\\n"
+        f'  -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\\n'
+        f'  -d \'{{"model": "{ready.model}", "stream": true, '
+        f'"messages": [{{"role": "user", "content": "{QUESTION.replace("!", "")}"}}]}}\''
+    )
+
+
+def _python(ready: Ready) -> str:
+    key = f'"{ready.api_key}"' if ready.api_key else 'os.environ["PENSTOCK_API_KEY"]'
+    return f"""{sys.executable} - <<'EOF'
+import os
+from openai import OpenAI
+
+client = OpenAI(base_url="{ready.base_url}", api_key={key})
+stream = client.chat.completions.create(
+    model="{ready.model}",
+    messages=[{{"role": "user", "content": "{QUESTION}"}}],
+    stream=True,
+)
+for chunk in stream:
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()
+EOF"""
