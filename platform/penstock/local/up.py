@@ -44,8 +44,8 @@ class Options:
 async def run(options: Options, show: steps.Steps, say: Callable[[str], None]) -> bool:
     """Start everything, `say` the welcome (or the JSON line), keep it alive, and stop it when asked to.
 
-    Returns whether it ever was ready: a signal may come before. Raises LocalError, SettingsError or MigrationError
-    when it cannot start; everything is stopped by then.
+    Returns whether it ever was ready: a signal may come before. Raises LocalError, SettingsError or
+    MigrationError when it cannot start; everything is stopped by then.
     """
     asked = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
