@@ -16,14 +16,31 @@ fail() {
   exit 1
 }
 
-# step TEXT COMMAND...: run it, then say how long it took.
+seconds_since() { # tenths, from microseconds
+  local tenths=$(((${EPOCHREALTIME/[.,]/} - ${1/[.,]/}) / 100000))
+  printf '%d.%d s' $((tenths / 10)) $((tenths % 10))
+}
+
+# step TEXT COMMAND...: run it, showing the time while it works and how long it took.
 step() {
-  local text=$1 began=$EPOCHREALTIME status=0 took
+  local text=$1 began=$EPOCHREALTIME status=0 clock=
   shift
-  say "  $text ..."
+  if [ -t 2 ]; then
+    while :; do
+      printf '\r  %s %s ' "$text" "$(seconds_since "$began")" >&2
+      sleep 0.2
+    done &
+    clock=$!
+    trap 'kill "$clock" 2>/dev/null' EXIT # a step may end the script
+  fi
   "$@" >&2 || status=$?
-  took=$(((${EPOCHREALTIME/[.,]/} - ${began/[.,]/}) / 100000))
-  ((status == 0)) && say "✓ $text $((took / 10)).$((took % 10)) s"
+  if [ -n "$clock" ]; then
+    kill "$clock" 2>/dev/null
+    wait "$clock" 2>/dev/null || true
+    trap - EXIT
+    printf '\r\033[K' >&2
+  fi
+  ((status == 0)) && say "✓ $text $(seconds_since "$began")" || say "✗ $text $(seconds_since "$began")"
   return $status
 }
 
@@ -79,9 +96,10 @@ make_venv() {
 
 # uv asks neither pip's configuration nor its variables where packages come from: hand both on.
 use_pip_sources() {
-  local line
+  local line name
   while IFS= read -r line; do
-    [ -n "${!line%%=*}" ] 2>/dev/null || export "${line?}"
+    name=${line%%=*}
+    [ -n "${!name:-}" ] || export "${line?}"
   done < <("$PYTHON" "$ROOT/ops/pip_sources.py")
 }
 
@@ -110,7 +128,7 @@ install_torch() {
 
 install_lock() {
   if [ "${INSTALL[0]}" = "$VENV/bin/uv" ]; then
-    "$VENV/bin/uv" pip sync --python "$PYTHON" "$1"
+    "$VENV/bin/uv" pip sync --quiet --python "$PYTHON" "$1"
   else
     # pip wants a hash for every line or for none, and torch (above) has none.
     grep -v '^torch==.*+cpu' "$1" >"$VENV/.lock.txt" && "${INSTALL[@]}" --no-deps -r "$VENV/.lock.txt"
@@ -129,18 +147,18 @@ install_all() {
   fi
   [ -x "$PYTHON" ] || step "Python environment" make_venv
   use_pip_sources
-  INSTALL=("$VENV/bin/uv" pip install --python "$PYTHON")
+  INSTALL=("$VENV/bin/uv" pip install --quiet --python "$PYTHON")
   if [ ! -x "$VENV/bin/uv" ]; then
     "$PYTHON" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m ensurepip >/dev/null 2>&1
-    if ! step "installer (uv $UV_VERSION)" "$PYTHON" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"; then
+    if ! step "installer (uv $UV_VERSION)" "$PYTHON" -m pip install -qq --disable-pip-version-check "uv==$UV_VERSION"; then
       "$PYTHON" "$ROOT/ops/pip_sources.py" --reachable || explain "uv"
       say "  uv cannot be had here; pip does the same in about four minutes"
-      INSTALL=("$PYTHON" -m pip install --disable-pip-version-check)
+      INSTALL=("$PYTHON" -m pip install -q --disable-pip-version-check)
     fi
   fi
   step "PyTorch" install_torch "$lock" || explain "PyTorch"
   step "packages with the engine's $build build" install_lock "$lock" || explain "the packages of ops/locks/$build.txt"
-  step "Penstock itself" "${INSTALL[@]}" --quiet --no-deps -e "$ROOT" || explain "Penstock itself"
+  step "Penstock itself" "${INSTALL[@]}" --no-deps -e "$ROOT" || explain "Penstock itself"
   wanted "$build" >"$STAMP"
   exec 9>&-
 }
