@@ -1,0 +1,103 @@
+"""Questions to an engine off the token path: a real one-token answer, and its figures."""
+
+from __future__ import annotations
+
+import io
+import wave
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from penstock_catalog.cards import Task
+from penstock_engines import scrape
+from penstock_engines.failures import EngineFailure, ScrapeError
+from penstock_engines.scrape import EngineFigures
+from penstock_engines.spec import EngineSpec
+
+SCRAPE_S: Final = 10.0
+"""The metrics page takes milliseconds; an engine that is this late is not well."""
+
+
+class ProbeError(EngineFailure):
+    """The engine gave no proper answer to a probe."""
+
+
+class EngineProbe:
+    """A client of one engine's socket, for its keeper."""
+
+    def __init__(self, spec: EngineSpec, socket: Path) -> None:
+        self._spec = spec
+        transport = httpx.AsyncHTTPTransport(uds=str(socket))
+        # One connection at a time, none kept: a keeper asks seldom, and each question should find out whether
+        # the engine still accepts.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        transport_client = httpx.AsyncClient(transport=transport, base_url="http://engine", limits=limits)
+        self._client = transport_client
+
+    async def __aenter__(self) -> Self:
+        """Use as a context so that the connection is closed."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+    async def listening(self) -> bool:
+        """Whether the engine accepts requests; says nothing about whether it answers them."""
+        try:
+            response = await self._client.get("/health", timeout=SCRAPE_S)
+        except httpx.HTTPError:
+            return False
+        return response.status_code == httpx.codes.OK
+
+    async def answer(self, timeout_s: float) -> None:
+        """Have the engine do the smallest real piece of its work; raises ProbeError unless it does."""
+        path, body = _smallest_work(self._spec)
+        try:
+            response = await self._client.post(path, timeout=timeout_s, **body)
+        except httpx.TimeoutException:
+            raise ProbeError(f"no answer to a one-token request within {timeout_s:g} s") from None
+        except httpx.HTTPError as error:
+            raise ProbeError(f"no answer to a one-token request: {type(error).__name__}") from None
+        if response.status_code != httpx.codes.OK:
+            raise ProbeError(f"a one-token request was answered with status {response.status_code}")
+
+    async def figures(self) -> EngineFigures:
+        """Read the engine's figures; raises ScrapeError."""
+        try:
+            response = await self._client.get("/metrics", timeout=SCRAPE_S)
+        except httpx.HTTPError as error:
+            raise ScrapeError(f"no answer to GET /metrics: {type(error).__name__}") from None
+        if response.status_code != httpx.codes.OK:
+            raise ScrapeError(f"GET /metrics was answered with status {response.status_code}")
+        return scrape.parse(response.text)
+
+
+def _smallest_work(spec: EngineSpec) -> tuple[str, dict[str, Any]]:
+    model = spec.model
+    if spec.task is Task.EMBEDDING:
+        return "/v1/embeddings", {"json": {"model": model, "input": "a"}}
+    if spec.task is Task.RERANKING:
+        return "/v1/rerank", {"json": {"model": model, "query": "a", "documents": ["a"]}}
+    if spec.task is Task.TRANSCRIPTION:
+        return "/v1/audio/transcriptions", {
+            "data": {"model": model},
+            "files": {"file": ("a.wav", _silence())},
+        }
+    # Not the chat route: a template may need words that a probe does not know.
+    return "/v1/completions", {"json": {"model": model, "prompt": "a", "max_tokens": 1}}
+
+
+def _silence() -> bytes:
+    """A tenth of a second of it, 16 kHz, one channel."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(bytes(3_200))
+    return buffer.getvalue()

