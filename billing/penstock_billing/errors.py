@@ -8,7 +8,6 @@ BillingError
 │   └── JournalBroken     the disk failed or the journal was closed: stop admitting, restart elsewhere
 └── JournalUnreadable a file that cannot be read as a journal: set it aside, tell a person
 """
-# ruff: noqa: N818 - a name says what happened; the tree above says that it is an error
 
 from __future__ import annotations
 

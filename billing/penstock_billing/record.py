@@ -11,6 +11,8 @@ from penstock_billing.errors import UsageRefused
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Duration = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Any sign: a clock that stepped must not keep a record from being counted."""
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 """Bounded because Postgres refuses index rows above 2.7 kB."""
 
@@ -71,14 +73,14 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reasoning_tokens: Count
     """The part of the output that was reasoning; shown, not charged apart."""
     outcome: Outcome
-    status: Annotated[int, msgspec.Meta(ge=100, le=999)]
-    """HTTP status the client was given."""
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)]
+    """HTTP status the client was given; 0 when it left before one."""
     streamed: bool
-    queue_us: Id
+    queue_us: Duration
     """Microseconds between arrival and the engine taking the request."""
-    first_token_us: Id
+    first_token_us: Duration
     """Microseconds between arrival and the first token; 0 when none came."""
-    duration_us: Id
+    duration_us: Duration
     """Microseconds between arrival and the end."""
     replica: Name
     cost_nano_usd: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

@@ -1,0 +1,54 @@
+"""What must hold in the database at any moment (DESIGN.md, invariants 2 and 6), as checks."""
+
+from __future__ import annotations
+
+import enum
+
+import asyncpg
+import msgspec
+
+from penstock_base import queries
+
+SQL = queries.load("penstock_billing", "invariants.sql")
+
+
+class Check(enum.StrEnum):
+    """Each is a query that finds what breaks it; its value is the query's name."""
+
+    TRANSACTIONS_BALANCE = "unbalanced_transactions"
+    """The entries of each ledger transaction sum to 0, and there are some."""
+    BALANCES_ARE_SUMS = "wrong_balances"
+    """Each account's balance is the sum of its entries."""
+    ROLL_UPS_ARE_SUMS = "wrong_roll_ups"
+    """Each roll-up row is the sum of its events, and every event is in one."""
+    REVENUE_IS_USAGE = "wrong_revenue"
+    """Per organisation, revenue is what its events cost."""
+    BOOKINGS_ARE_EVENTS = "wrong_bookings"
+    """Each usage transaction books exactly the events that name it."""
+    COSTS_ARE_REPRODUCED = "wrong_costs"
+    """Each event's cost follows from its tokens and its price version."""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Something that is not as it must be."""
+
+    check: Check
+    what: str
+    found: str
+    expected: str
+
+
+async def check(
+    connection: asyncpg.Connection, checks: frozenset[Check] = frozenset(Check)
+) -> list[Difference]:
+    """Run checks over everything in one snapshot, so shippers at work make no false alarm; [] when all hold.
+
+    Reads whole tables: for tests and for reconciling, not for requests.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        return [
+            Difference(each, row["what"], str(row["found"]), str(row["expected"]))
+            for each in Check
+            if each in checks
+            for row in await connection.fetch(SQL[each.value])
+        ]

@@ -1,0 +1,31 @@
+"""Daily partitions of usage events, made ahead of time."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from penstock_base import queries
+
+SQL = queries.load("penstock_billing", "partitions.sql")
+DAYS_AHEAD = 7
+
+
+async def ensure(connection: asyncpg.Connection, days: int = DAYS_AHEAD) -> int:
+    """Make the partitions from yesterday until `days` ahead (UTC) that are missing; returns how many.
+
+    Rows that meanwhile went to the default partition move to their day's. Makes none when another process
+    is at it. Raises asyncpg.LockNotAvailableError when a long reader is in the way: try again later; until
+    then the default partition takes what has no other.
+    """
+    async with connection.transaction():
+        if not await connection.fetchval(SQL["try_lock"]):
+            return 0
+        await connection.execute(SQL["limit_waiting"])
+        made: int = await connection.fetchval(SQL["ensure"], days)
+        return made
+
+
+async def strayed(connection: asyncpg.Connection | asyncpg.Pool) -> int:
+    """Count events in the default partition: an alarm when not 0, as retention goes by partition."""
+    count: int = await connection.fetchval(SQL["strayed"])
+    return count

@@ -1,0 +1,18 @@
+-- name: try_lock
+-- One process at a time makes partitions; the others need not wait for it.
+select pg_try_advisory_xact_lock(7306001202)
+
+-- name: limit_waiting
+-- Attaching waits for readers of the default partition, and everyone after us would wait behind us.
+set local lock_timeout = '2s'
+
+-- name: ensure
+-- Yesterday too: what the last minutes before midnight used may be shipped after it.
+select count(*) filter (where billing.ensure_usage_partition(day::date))
+from generate_series(
+  (now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + $1::integer, interval '1 day'
+) as day
+
+-- name: strayed
+-- Events whose day has no partition; more than none means that nobody makes partitions.
+select count(*) from billing.usage_event_default

@@ -1,0 +1,73 @@
+"""A real PostgreSQL, started as `penstock up` starts it, and a fresh migrated database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from penstock.local import postgres
+from penstock_base import migrations
+
+ROOMS = [("access", "penstock.access"), ("engines", "penstock_engines"), ("billing", "penstock_billing")]
+"""Every room that has tables."""
+
+TEMPLATE = "penstock_template"
+_numbers = itertools.count(1)
+
+
+def url_of(server: postgres.Postgres, database: str) -> str:
+    return server.url.replace("@/penstock?", f"@/{database}?")
+
+
+async def migrate(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await migrations.apply(
+            connection, [step for room, package in ROOMS for step in migrations.read(room, package)]
+        )
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    """One server for all tests that do not hurt it, with a migrated template database."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-test-"))
+
+    async def prepare() -> postgres.Postgres:
+        server = await postgres.start(folder / "postgres")
+        connection = await asyncpg.connect(url_of(server, "postgres"))
+        await connection.execute(f"create database {TEMPLATE}")
+        await connection.close()
+        await migrate(url_of(server, TEMPLATE))
+        return server
+
+    server = asyncio.run(prepare())
+    yield server
+    asyncio.run(server.stop())
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def database_url(postgres_server: postgres.Postgres) -> AsyncIterator[str]:
+    """An empty, migrated database of this test's own, as a DSN that asyncpg takes."""
+    name = f"test_{next(_numbers)}"
+    connection = await asyncpg.connect(url_of(postgres_server, "postgres"))
+    await connection.execute(f"create database {name} template {TEMPLATE}")
+    yield url_of(postgres_server, name)
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[asyncpg.Pool]:
+    """A pool on `database_url`."""
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=5) as pool:
+        yield pool
