@@ -32,7 +32,8 @@ PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 _WANTED: Final = re.compile(
     # The top of the repository, and the numbered module folders of sentence-transformers (1_Pooling).
-    r"([0-9]{1,2}_[A-Za-z]+/)?[A-Za-z0-9_][A-Za-z0-9_.-]*\.(safetensors|json|txt|model|tiktoken|jinja)"
+    r"([0-9]{1,2}_[A-Za-z]+/)?[A-Za-z0-9_][A-Za-z0-9_.-]*"
+    r"\.(safetensors|json|txt|jinja|tiktoken|model|model\.v[0-9]+)"
 )
 _ROOM_BYTES: Final = 256 * 2**20
 """Left free beside the weights, so that a full disk does not stop the database next to them."""
