@@ -1,1 +1,43 @@
 """The `penstock` command: one file per noun."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "up": "run everything on this machine",
+    "doctor": "say what is found here and what is missing",
+    "keys": "make, list and revoke API keys",
+    "usage": "tokens and cost by day and model",
+    "models": "the catalog",
+    "gateway": "one gateway process (started by `up`, or by your own supervisor)",
+    "controller": "one controller process (started by `up`, or by your own supervisor)",
+}
+
+
+class Lazy(click.Group):
+    """Imports a command when it is used: `gateway` must not pay for the tables of `usage`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click says
+        """Every command, in the order of the way."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        """The `command` of the module of that name."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"penstock.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Lazy)
+@click.version_option(package_name="penstock")
+def main() -> None:
+    """Penstock: a per-token model API platform on your own machines."""

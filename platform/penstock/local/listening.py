@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import time
@@ -14,7 +15,7 @@ LAST_RUN_MAY_TAKE_S = 2.0
 """The workers of a `penstock up` that was killed hold the port until the kernel has ended them."""
 
 
-def bind(host: str, port: int) -> socket.socket:
+async def bind(host: str, port: int) -> socket.socket:
     """Listen on host and port (0 picks a free one); raises PortError, naming who holds it where known."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -30,7 +31,7 @@ def bind(host: str, port: int) -> socket.socket:
         except OSError as error:
             listener.close()
             if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                time.sleep(0.05)
+                await asyncio.sleep(0.05)
                 continue
             raise problems.PortError(_why(error, host, port)) from None
         listener.setblocking(False)

@@ -101,9 +101,9 @@ class _Up:
         with self._show.step(f"state folder {home}"):
             held = state.take(home)
             self._stack.callback(held.close)
-            listener = self._stack.enter_context(
-                contextlib.closing(listening.bind(self._options.host, self._options.port))
-            )
+        with self._show.step(f"port {self._options.port}"):
+            listener = await listening.bind(self._options.host, self._options.port)
+            self._stack.callback(listener.close)
         self._environ["PENSTOCK_HOME"] = str(home)
         await self._start_servers(held)
         told = settings.read(self._environ)

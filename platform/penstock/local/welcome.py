@@ -48,9 +48,9 @@ def _curl(ready: Ready) -> str:
 
 def _python(ready: Ready) -> str:
     key = f'"{ready.api_key}"' if ready.api_key else 'os.environ["PENSTOCK_API_KEY"]'
+    imports = "from openai import OpenAI" if ready.api_key else "import os\nfrom openai import OpenAI"
     return f"""{sys.executable} - <<'EOF'
-import os
-from openai import OpenAI
+{imports}
 
 client = OpenAI(base_url="{ready.base_url}", api_key={key})
 stream = client.chat.completions.create(

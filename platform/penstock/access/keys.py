@@ -1,0 +1,118 @@
+"""API keys: how they look, how they are made, listed and revoked. The secret is shown once and never stored.
+
+A key reads `sk-penstock-<id>-<secret><check>`: the id finds its row, 40 random characters (200 bits) are the
+secret, and 6 characters of CRC-32 let a mistyped or invented key be refused without asking anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import zlib
+from datetime import datetime
+
+import asyncpg
+import msgspec
+
+from penstock_base import ids, queries
+
+SQL = queries.load("penstock.access", "keys.sql")
+
+PREFIX = "sk-penstock-"
+ID_LENGTH, SECRET_LENGTH, CHECK_LENGTH = 12, 40, 6
+
+
+class UnknownOrganisation(Exception):
+    """No organisation bears this name."""
+
+
+class UnknownKey(Exception):
+    """The organisation has no key with this id."""
+
+
+class ParsedKey(msgspec.Struct, frozen=True):
+    """A well-formed key as it came in a header: its public id, and the secret part to be hashed."""
+
+    id: str
+    secret: bytes
+
+
+class ListedKey(msgspec.Struct, frozen=True):
+    """A key as people may see it after the first time."""
+
+    id: str
+    name: str
+    project: str
+    last_four: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+def parse(text: str) -> ParsedKey | None:
+    """Take a key apart; None when it cannot be one of ours."""
+    key_id, _, rest = text.removeprefix(PREFIX).partition("-")
+    secret, check = rest[:SECRET_LENGTH], rest[SECRET_LENGTH:]
+    if (
+        not text.startswith(PREFIX)
+        or len(key_id) != ID_LENGTH
+        or not hmac.compare_digest(check.encode(), _check(key_id, secret).encode())
+    ):
+        return None
+    return ParsedKey(key_id, secret.encode())
+
+
+def digest(pepper: bytes, secret: bytes) -> bytes:
+    """Hash a secret as it is stored. It has 200 random bits, so a slow hash would add cost and no safety."""
+    return hmac.digest(pepper, secret, hashlib.sha256)
+
+
+async def create(
+    connection: asyncpg.Connection, pepper: bytes, *, name: str, organisation: str, project: str = "default"
+) -> str:
+    """Make a key and return its text, which cannot be had again.
+
+    The organisation and project are made when they do not exist yet.
+    """
+    key_id, secret = ids.random_text(ID_LENGTH), ids.random_text(SECRET_LENGTH)
+    async with connection.transaction():
+        organisation_id = await connection.fetchval(SQL["ensure_organisation"], organisation)
+        project_id = await connection.fetchval(SQL["ensure_project"], organisation_id, project)
+        await connection.execute(
+            SQL["insert_key"],
+            key_id,
+            organisation_id,
+            project_id,
+            name,
+            digest(pepper, secret.encode()),
+            secret[-4:],
+        )
+    return f"{PREFIX}{key_id}-{secret}{_check(key_id, secret)}"
+
+
+async def find_organisation(connection: asyncpg.Connection, organisation: str) -> int:
+    """Name to id; raises UnknownOrganisation."""
+    found = await connection.fetchval(SQL["find_organisation"], organisation)
+    if found is None:
+        raise UnknownOrganisation(f"there is no organisation named {organisation!r}")
+    return int(found)
+
+
+async def listed(connection: asyncpg.Connection, organisation_id: int) -> list[ListedKey]:
+    """Every key of an organisation, newest first, revoked ones too."""
+    rows = await connection.fetch(SQL["list_keys"], organisation_id)
+    return [ListedKey(**dict(row)) for row in rows]
+
+
+async def revoke(connection: asyncpg.Connection, organisation_id: int, key_id: str) -> None:
+    """End a key; raises UnknownKey. Gateways follow within seconds (see keyring)."""
+    if await connection.fetchval(SQL["revoke_key"], organisation_id, key_id) is None:
+        raise UnknownKey(f"there is no key {key_id!r} here")
+
+
+def _check(key_id: str, secret: str) -> str:
+    value = zlib.crc32(f"{key_id}-{secret}".encode())
+    digits = []
+    for _ in range(CHECK_LENGTH):
+        value, digit = divmod(value, len(ids.ALPHABET))
+        digits.append(ids.ALPHABET[digit])
+    return "".join(digits)

@@ -1,0 +1,43 @@
+-- name: ensure_organisation
+-- Find or make an organisation by name.
+insert into access.organisation (name) values ($1)
+on conflict on constraint organisation_name_unique do update set name = excluded.name
+returning id
+
+-- name: ensure_project
+-- Find or make a project of an organisation by name.
+insert into access.project (organisation_id, name) values ($1, $2)
+on conflict on constraint project_name_unique do update set name = excluded.name
+returning id
+
+-- name: find_organisation
+select id from access.organisation where name = $1
+
+-- name: insert_key
+insert into access.api_key (id, organisation_id, project_id, name, digest, last_four)
+values ($1, $2, $3, $4, $5, $6)
+
+-- name: list_keys
+-- Every key of one organisation, newest first.
+select key.id, key.name, project.name as project, key.last_four, key.created_at, key.revoked_at
+from access.api_key as key join access.project as project on project.id = key.project_id
+where key.organisation_id = $1
+order by key.created_at desc, key.id
+
+-- name: revoke_key
+-- Revoking twice keeps the first time.
+update access.api_key set revoked_at = coalesce(revoked_at, now()), changed_at = now()
+where organisation_id = $1 and id = $2
+returning id
+
+-- name: changed_keys
+-- Keys that changed since a time, and the database's own clock, for the next question.
+select id, organisation_id, project_id, digest, revoked_at is not null as revoked
+from access.api_key where changed_at > $1
+
+-- name: one_key
+select id, organisation_id, project_id, digest, revoked_at is not null as revoked
+from access.api_key where id = $1
+
+-- name: clock
+select now()

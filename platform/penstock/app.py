@@ -1,0 +1,196 @@
+"""The composition root: wires every room into one gateway; the only file that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import asyncpg
+from litestar import Litestar, Request
+from litestar.di import Provide
+
+from penstock.access.keyring import Keyring, Principal
+from penstock.changes import Changes
+from penstock.edge import failures, management, models, operations, wire
+from penstock.edge.inference import Inference
+from penstock.edge.operations import Readiness
+from penstock.observe import metrics
+from penstock.routing.directory import Directory
+from penstock.serving.conduct import Conductor
+from penstock.serving.meter import Meter
+from penstock.serving.relay import Patience
+from penstock.settings import Settings
+from penstock_billing.journal import Journal
+from penstock_billing.prices import PriceBook
+from penstock_billing.shipper import DATABASE_AWAY, Shipper
+from penstock_catalog.shelf import BUILTIN, Shelf
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_EVERY_S = 1.0
+FIGURES_EVERY_S = 2.0
+DRAIN_SHIPPING_S = 5.0
+POOL_SIZE = 4
+DATABASE_TIMEOUT_S = 10.0
+
+
+class Gateway:
+    """One gateway process: what it knows in memory, and the tasks that keep it true.
+
+    Made inside a running event loop; `serve` is its life.
+    """
+
+    def __init__(self, settings: Settings, pool: asyncpg.Pool) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._changes = Changes(settings.redis_url)
+        self._changed = asyncio.Event()
+        self._database_away = True
+        self.shelf = Shelf.open([BUILTIN, *settings.cards])
+        self.keyring = Keyring(pool, settings.pepper)
+        self.prices = PriceBook()
+        self.directory = Directory()
+        self.journal = Journal(settings.journal_folder)
+        self.shipper = Shipper(settings.database_url, settings.journal_folder, self.journal)
+        patience = Patience(settings.first_byte_timeout_s, settings.stall_timeout_s)
+        self.inference = Inference(
+            keyring=self.keyring,
+            shelf=self.shelf,
+            prices=self.prices,
+            directory=self.directory,
+            journal=self.journal,
+            conductor=Conductor(self.directory, Meter(self.journal), patience),
+            body_bytes_max=settings.body_bytes_max,
+        )
+
+    def application(self) -> Litestar:
+        """The Litestar app over this gateway."""
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: Litestar) -> AsyncIterator[None]:
+            async with self.serve():
+                yield
+
+        async def principal(request: Request[Any, Any, Any]) -> Principal:
+            return await self.keyring.authenticate(wire.read_head(request.scope).api_key)
+
+        return Litestar(
+            [
+                *self.inference.routes(),
+                *models.routes(self.shelf, self.directory),
+                *management.routes(self._pool),
+                *operations.routes(self.readiness, self._settings.metrics_token),
+            ],
+            dependencies={"principal": Provide(principal)},
+            exception_handlers={Exception: failures.respond},
+            lifespan=[lifespan],
+            openapi_config=None,
+            logging_config=None,
+            request_max_body_size=self._settings.body_bytes_max,
+        )
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[None]:
+        """Keep what is in memory true, and ship the journal, until left."""
+        loops = {
+            "follow": self._follow(),
+            "listen": self._changes.listen(self._changed),
+            "sync": self.journal.run(),
+            "ship": self.shipper.run(),
+            "figures": self._figures(),
+        }
+        tasks = [asyncio.create_task(self._guarded(name, loop)) for name, loop in loops.items()]
+        # What lives now lives as long as the process: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.shipper.drain(DRAIN_SHIPPING_S)
+            await self.shipper.close()
+            self.journal.close()
+            self.directory.close()
+            await self._changes.close()
+            await self._pool.close()
+
+    def readiness(self) -> Readiness:
+        """What stands between this gateway and an answer."""
+        served = dict.fromkeys(self._settings.models) | dict.fromkeys(self.directory.models())
+        states = {model: self.directory.state(model) for model in served}
+        able = self.keyring.loaded and self.journal.healthy
+        return Readiness(
+            ready=able and any(state.startswith("ready") for state in states.values()),
+            journal="ok" if self.journal.healthy else self.journal.problem or "closed",
+            keys="ok" if self.keyring.loaded else "not loaded",
+            database="away" if self._database_away else "ok",
+            redis="ok" if self._changes.connected else "away",
+            models=states,
+        )
+
+    async def _follow(self) -> None:
+        """Read what changed: every second, and at once when somebody says so."""
+        while True:
+            self._changed.clear()
+            try:
+                await self.directory.refresh(self._pool)
+                await self.keyring.refresh()
+                await self.prices.load(self._pool)
+                self._note_database(away=False)
+            except DATABASE_AWAY as error:
+                self._note_database(away=True, reason=str(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOW_EVERY_S):
+                    await self._changed.wait()
+
+    def _note_database(self, *, away: bool, reason: str = "") -> None:
+        if away and not self._database_away:
+            logger.error("the database is away", extra={"reason": reason})
+        elif self._database_away and not away:
+            logger.info("the database answers")
+        self._database_away = away
+
+    async def _figures(self) -> None:
+        """Show the journal's state to Prometheus."""
+        shipped = conflicts = 0
+        while True:
+            state = self.shipper.state
+            metrics.SHIPPED.inc(state.frames - shipped)
+            metrics.DUPLICATES.inc(state.conflicts - conflicts)
+            shipped, conflicts = state.frames, state.conflicts
+            metrics.JOURNAL_HEALTHY.set(self.journal.healthy)
+            metrics.JOURNAL_BEHIND_BYTES.set(self.shipper.bytes_behind)
+            metrics.JOURNAL_BEHIND_SECONDS.set(self.shipper.oldest_unshipped_s)
+            await asyncio.sleep(FIGURES_EVERY_S)
+
+    async def _guarded(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        """Run one of the loops; its unforeseen end is logged, and the journal then refuses new requests."""
+        try:
+            await loop
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("the loop %s ended", name)
+
+
+async def open_gateway(settings: Settings) -> Gateway:
+    """Make a gateway; Postgres need not answer yet. Raises CardError, JournalError."""
+    pool = await asyncpg.create_pool(
+        settings.database_url,
+        min_size=0,
+        max_size=POOL_SIZE,
+        command_timeout=DATABASE_TIMEOUT_S,
+        timeout=DATABASE_TIMEOUT_S,
+        server_settings={"application_name": "penstock gateway"},
+    )
+    started = time.monotonic()
+    gateway = Gateway(settings, pool)
+    logger.info("gateway made in %.2f s", time.monotonic() - started)
+    return gateway

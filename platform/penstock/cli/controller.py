@@ -1,0 +1,58 @@
+"""`penstock controller`: one controller process with its engines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import asyncpg
+import click
+
+from penstock import settings
+from penstock.observe import logs
+
+
+@click.command()
+def command() -> None:
+    """Start the engines and watch them until SIGTERM, then let them finish."""
+    try:
+        told = settings.read()
+    except settings.SettingsError as error:
+        click.echo(f"penstock controller: {error}", err=True)
+        sys.exit(1)
+    logs.configure("controller", told.log_level)
+    told.metrics_folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(told.metrics_folder)
+
+    from penstock.control.controller import UnknownModelError  # noqa: PLC0415
+    from penstock_catalog.errors import CardError  # noqa: PLC0415
+    from penstock_engines.failures import EngineFailure  # noqa: PLC0415
+
+    try:
+        asyncio.run(_control(told))
+    except (CardError, UnknownModelError, EngineFailure) as error:
+        click.echo(f"penstock controller: {error}", err=True)
+        sys.exit(1)
+
+
+async def _control(told: settings.Settings) -> None:
+    from penstock.control.controller import Controller  # noqa: PLC0415
+    from penstock_catalog.shelf import BUILTIN, Shelf  # noqa: PLC0415
+    from penstock_engines.launch import choose_launcher  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    shelf = Shelf.open([BUILTIN, *told.cards])
+    async with asyncpg.create_pool(
+        told.database_url,
+        min_size=0,
+        max_size=4,
+        command_timeout=10,
+        server_settings={"application_name": "penstock controller"},
+    ) as pool:
+        launcher = choose_launcher(told.engines_folder)
+        await Controller(told, shelf, launcher, pool).run(stop)

@@ -1,0 +1,79 @@
+"""`penstock gateway`: one gateway process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import click
+
+from penstock import settings
+from penstock.observe import logs
+
+
+@click.command()
+@click.option("--fd", type=click.IntRange(0), help="An inherited listening socket, instead of host and port.")
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="PENSTOCK_HOST")
+@click.option(
+    "--port", default=8088, show_default=True, envvar="PENSTOCK_PORT", type=click.IntRange(0, 65535)
+)
+def command(fd: int | None, host: str, port: int) -> None:
+    """Serve the APIs until SIGTERM, then let running requests finish."""
+    try:
+        told = settings.read()
+    except settings.SettingsError as error:
+        click.echo(f"penstock gateway: {error}", err=True)
+        sys.exit(1)
+    logs.configure("gateway", told.log_level)
+    # prometheus-client decides at its import whether processes share their figures.
+    told.metrics_folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(told.metrics_folder)
+    listener = socket.socket(fileno=fd) if fd is not None else _bind(host, port)
+    import uvloop  # noqa: PLC0415
+
+    from penstock_catalog.errors import CardError  # noqa: PLC0415
+
+    try:
+        uvloop.run(_serve(told, listener))
+    except CardError as error:
+        click.echo(f"penstock gateway: {error}", err=True)
+        sys.exit(1)
+
+
+async def _serve(told: settings.Settings, listener: socket.socket) -> None:
+    import uvicorn  # noqa: PLC0415
+
+    from penstock.app import open_gateway  # noqa: PLC0415
+
+    gateway = await open_gateway(told)
+    config = uvicorn.Config(
+        gateway.application(),
+        http="httptools",
+        ws="none",
+        loop="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        # Who calls is in the credential; a header that any client can set decides nothing.
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(told.drain_s),
+        timeout_keep_alive=75,
+    )
+    server = uvicorn.Server(config)
+    await server.serve(sockets=[listener])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        click.echo(
+            f"penstock gateway: cannot listen at {host}:{port} ({error.strerror}): try --port", err=True
+        )
+        sys.exit(1)
+    listener.listen(1024)
+    return listener

@@ -1,0 +1,120 @@
+"""The one table from what went wrong inside to what is said outside: status, code, headers and body.
+
+Each API has its own shape for the same problem: OpenAI's error object under /v1, RFC 9457 elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from penstock.access.keyring import InvalidKey, KeysUnavailable
+from penstock.admission.limits import LimitExceeded, WrongTask
+from penstock.admission.room import Overloaded
+from penstock.edge.refusals import BadRequest, BodyTooLarge, NotFound, UnknownModel, UnsupportedMedia
+from penstock.routing.directory import NoEngine
+from penstock.serving.conduct import EngineFailed, EngineRefused, MeteringFailed
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What a client is told."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """OpenAI's `type`: whose mistake it was."""
+        if self.status == 429:
+            return "rate_limit_error"
+        return "server_error" if self.status >= 500 else "invalid_request_error"
+
+    def openai(self) -> bytes:
+        """The error body that OpenAI's clients read."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+    def rfc9457(self) -> bytes:
+        """The body of `application/problem+json` (RFC 9457), with the code and field as extensions."""
+        fields: dict[str, Any] = {"status": self.status, "code": self.code, "detail": self.message}
+        if self.param is not None:
+            fields["param"] = self.param
+        return msgspec.json.encode({"type": "about:blank", "title": self.code.replace("_", " "), **fields})
+
+
+INTERNAL = Problem(500, "internal_error", "something went wrong on our side; nothing was billed")
+
+UNAUTHORIZED = ((b"www-authenticate", b'Bearer realm="penstock"'),)
+CLOSE = ((b"connection", b"close"),)
+
+
+def retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
+    """The header that tells a client how long to wait, in whole seconds."""
+    return ((b"retry-after", b"%d" % seconds),)
+
+
+TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
+    InvalidKey: lambda e: Problem(401, "invalid_api_key", str(e), headers=UNAUTHORIZED),
+    KeysUnavailable: lambda e: Problem(503, "key_check_unavailable", str(e), headers=retry_after(1)),
+    BadRequest: lambda e: Problem(400, e.code, str(e), e.param),
+    BodyTooLarge: lambda e: Problem(413, "request_too_large", str(e), headers=CLOSE),
+    UnsupportedMedia: lambda e: Problem(415, "unsupported_media_type", str(e), headers=CLOSE),
+    NotFound: lambda e: Problem(404, "not_found", str(e)),
+    UnknownModel: lambda e: Problem(404, "model_not_found", str(e), "model"),
+    WrongTask: lambda e: Problem(400, "model_task_mismatch", str(e), "model"),
+    LimitExceeded: lambda e: Problem(400, "limit_exceeded", str(e), e.param),
+    Overloaded: lambda e: Problem(429, "engine_overloaded", str(e), headers=retry_after(e.retry_after_s)),
+    NoEngine: lambda e: Problem(503, "model_not_ready", str(e), "model", retry_after(e.retry_after_s)),
+    EngineRefused: lambda e: engine_refusal(e.status, e.body),
+    EngineFailed: lambda e: Problem(502, "engine_failed", str(e), headers=retry_after(1)),
+    MeteringFailed: lambda e: Problem(503, "metering_unavailable", str(e), headers=retry_after(5)),
+}
+
+
+def of(error: Exception) -> Problem | None:
+    """The problem of a known error; None for one that nobody foresaw."""
+    made = TABLE.get(type(error))
+    return made(error) if made else None
+
+
+class EngineError(msgspec.Struct):
+    """vLLM's error object."""
+
+    message: str = ""
+    param: str | None = None
+
+
+class EngineErrorBody(msgspec.Struct):
+    """vLLM's error body."""
+
+    error: EngineError
+
+
+TOO_LONG = re.compile(r"maximum context length|max_model_len|longer than the maximum", re.IGNORECASE)
+ENGINE_PATH = re.compile(r"^body\.")
+
+
+def engine_refusal(status: int, body: bytes) -> Problem:
+    """Put an engine's own refusal into our words: its 4xx is the client's mistake, its 5xx is ours."""
+    try:
+        error = msgspec.json.decode(body, type=EngineErrorBody).error
+    except msgspec.MsgspecError:
+        error = EngineError()
+    if status in {429, 503}:
+        return Problem(
+            429, "engine_overloaded", "the engine is full; nothing was billed", headers=retry_after(1)
+        )
+    if status >= 500 or not error.message:
+        return Problem(502, "engine_failed", "the engine failed; nothing was billed", headers=retry_after(1))
+    param = ENGINE_PATH.sub("", error.param) if error.param else None
+    if TOO_LONG.search(error.message):
+        return Problem(400, "context_length_exceeded", error.message, param or "messages")
+    return Problem(400, "invalid_value", error.message, param)

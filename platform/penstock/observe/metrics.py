@@ -1,0 +1,110 @@
+"""Prometheus metrics, shared by all processes of a machine through PROMETHEUS_MULTIPROC_DIR.
+
+No label ever carries a tenant, a key or text from a request: models are those of the catalog only.
+The environment variable must be set before this module is imported (see cli/processes.py).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56)
+
+REQUESTS = Counter("penstock_requests", "Requests answered", ["surface", "model", "status", "outcome"])
+TOKENS = Counter("penstock_tokens", "Tokens metered", ["model", "kind"])
+COST = Counter("penstock_cost_nano_usd", "Cost metered, nano-dollars", ["model"])
+FIRST_TOKEN = Histogram(
+    "penstock_time_to_first_token_seconds", "Request read to first token", ["model"], buckets=SECONDS
+)
+BETWEEN_TOKENS = Histogram(
+    "penstock_time_between_tokens_seconds",
+    "Mean gap between the output tokens of one streamed request",
+    ["model"],
+    buckets=TOKEN_SECONDS,
+)
+DURATION = Histogram(
+    "penstock_request_duration_seconds", "Request read to last byte", ["surface", "model"], buckets=SECONDS
+)
+IN_FLIGHT = Gauge(
+    "penstock_requests_in_flight", "Requests at an engine", ["model"], multiprocess_mode="livesum"
+)
+
+JOURNAL_HEALTHY = Gauge(
+    "penstock_journal_healthy", "1 while usage can be recorded", multiprocess_mode="livemin"
+)
+JOURNAL_BEHIND_BYTES = Gauge(
+    "penstock_journal_behind_bytes", "Journal bytes not yet in Postgres", multiprocess_mode="livesum"
+)
+JOURNAL_BEHIND_SECONDS = Gauge(
+    "penstock_journal_behind_seconds",
+    "Age of the oldest record not yet in Postgres",
+    multiprocess_mode="livemax",
+)
+SHIPPED = Counter("penstock_journal_shipped_records", "Records moved from journals to Postgres")
+DUPLICATES = Counter(
+    "penstock_journal_duplicate_records", "Records that Postgres had although the cursor said otherwise"
+)
+
+REPLICAS = Gauge(
+    "penstock_replicas", "Engines by state", ["model", "state"], multiprocess_mode="livemostrecent"
+)
+RESTARTS = Counter("penstock_engine_restarts", "Engines started again after a failure", ["model"])
+ENGINE_RUNNING = Gauge(
+    "penstock_engine_requests_running",
+    "Requests in the engine's batch",
+    ["model"],
+    multiprocess_mode="livemostrecent",
+)
+ENGINE_WAITING = Gauge(
+    "penstock_engine_requests_waiting",
+    "Requests queued in the engine",
+    ["model"],
+    multiprocess_mode="livemostrecent",
+)
+ENGINE_KV_CACHE = Gauge(
+    "penstock_engine_kv_cache_ratio",
+    "Used part of the KV cache, 0 to 1",
+    ["model"],
+    multiprocess_mode="livemostrecent",
+)
+
+
+class ModelFigures:
+    """The labelled metrics of one model, looked up once: label lookups cost more than counting."""
+
+    def __init__(self, model: str) -> None:
+        self.input_tokens = TOKENS.labels(model, "input")
+        self.cached_tokens = TOKENS.labels(model, "cached_input")
+        self.output_tokens = TOKENS.labels(model, "output")
+        self.cost = COST.labels(model)
+        self.first_token = FIRST_TOKEN.labels(model)
+        self.between_tokens = BETWEEN_TOKENS.labels(model)
+        self.in_flight = IN_FLIGHT.labels(model)
+
+
+@cache
+def model_figures(model: str) -> ModelFigures:
+    """The metrics of a model of the catalog (so there are not many)."""
+    return ModelFigures(model)
+
+
+@cache
+def requests(surface: str, model: str, status: str, outcome: str) -> Counter:
+    """The counter of requests that ended so; `model` is "" where the request named none of ours."""
+    return REQUESTS.labels(surface, model, status, outcome)
+
+
+@cache
+def duration(surface: str, model: str) -> Histogram:
+    """The histogram of whole request times."""
+    return DURATION.labels(surface, model)
+
+
+def exposition() -> bytes:
+    """Every process's metrics in Prometheus' text format."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -1,0 +1,63 @@
+"""One request as the way through the system sees it: what is asked, by whom, at which price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from penstock.access.keyring import Principal
+from penstock_billing.prices import PriceVersion
+from penstock_catalog.cards import ModelCard
+
+
+class Surface(StrEnum):
+    """An inference operation, whatever API spelled it; the value is what records and metrics say."""
+
+    CHAT = "chat.completions"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+    @property
+    def engine_path(self) -> bytes:
+        """Where the engine answers it."""
+        return ENGINE_PATHS[self]
+
+
+ENGINE_PATHS = {
+    Surface.CHAT: b"/v1/chat/completions",
+    Surface.COMPLETIONS: b"/v1/completions",
+    Surface.EMBEDDINGS: b"/v1/embeddings",
+}
+
+
+class UsageView(Enum):
+    """How much of the engine's running count a streaming client sees; the engine is always asked for all."""
+
+    HIDDEN = "nothing: stream_options did not ask"
+    FINAL = "`usage: null` on every event and one last event with the usage (include_usage)"
+    CONTINUOUS = "the count on every event (continuous_usage_stats, an extension of vLLM)"
+
+
+@dataclass(slots=True, frozen=True)
+class Call:
+    """A request that was let in, understood and priced; nothing of it changes from here on."""
+
+    event_id: bytes
+    """16 bytes, UUIDv7: the identity of its usage record."""
+    request_id: str
+    """`req_` and the event id in hexadecimal: what the client is told, and the engine's own id for it."""
+    client_request_id: str | None
+    surface: Surface
+    principal: Principal
+    card: ModelCard
+    price: PriceVersion
+    body: bytes
+    """JSON for the engine: allowed fields only."""
+    streamed: bool
+    usage_view: UsageView
+    prompts: int
+    """How many inputs the request carries; each is counted and answered."""
+    n: int
+    """How many answers to each prompt."""
+    started_ns: int
+    """time.perf_counter_ns() when the request's head was read."""

@@ -1,0 +1,125 @@
+"""Settling: one usage record per request, priced and in the journal before the last byte leaves."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from penstock.observe import metrics
+from penstock.serving.call import Call
+from penstock.serving.usage import EngineUsage
+from penstock_billing import rating
+from penstock_billing.journal import Journal
+from penstock_billing.record import Outcome, UsageRecord
+
+logger = logging.getLogger("penstock.requests")
+
+
+class Settlement:
+    """How a request ended, as far as its relay knows."""
+
+    __slots__ = ("first_data_ns", "outcome", "queue_us", "replica", "status", "usage")
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        status: int,
+        usage: EngineUsage,
+        *,
+        replica: str,
+        queue_us: int,
+        first_data_ns: int,
+    ) -> None:
+        self.outcome = outcome
+        self.status = status
+        self.usage = usage
+        self.replica = replica
+        self.queue_us = queue_us
+        self.first_data_ns = first_data_ns
+
+
+class Meter:
+    """Writes what requests used; a record that cannot be written is the request's error, not a log line."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def settle(self, call: Call, end: Settlement) -> UsageRecord:
+        """Price what was used and append it to the journal.
+
+        Raises penstock_billing.errors.JournalError: nothing is charged, and the answer's end must not leave.
+        """
+        now_ns = time.perf_counter_ns()
+        usage = end.usage
+        record = UsageRecord(
+            event_id=call.event_id,
+            ended_ms=time.time_ns() // 1_000_000,
+            organisation_id=call.principal.organisation_id,
+            project_id=call.principal.project_id,
+            key_id=call.principal.key_id,
+            request_id=call.request_id,
+            client_request_id=call.client_request_id,
+            surface=call.surface.value,
+            model=call.card.id,
+            price_version=call.price.id,
+            input_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            outcome=end.outcome,
+            status=end.status,
+            streamed=call.streamed,
+            queue_us=end.queue_us,
+            first_token_us=(end.first_data_ns - call.started_ns) // 1000 if end.first_data_ns else 0,
+            duration_us=(now_ns - call.started_ns) // 1000,
+            replica=end.replica,
+            cost_nano_usd=(
+                rating.cost_nano_usd(
+                    usage.prompt_tokens, usage.cached_tokens, usage.output_tokens, call.price
+                )
+                if end.outcome.billable
+                else 0
+            ),
+        )
+        self._journal.append(record)
+        _show(record, call, end, now_ns)
+        return record
+
+
+def _show(record: UsageRecord, call: Call, end: Settlement, now_ns: int) -> None:
+    """Count the request in the metrics and write its log line."""
+    model, surface = record.model, record.surface
+    figures = metrics.model_figures(model)
+    metrics.requests(surface, model, str(record.status), record.outcome.value).inc()
+    metrics.duration(surface, model).observe(record.duration_us / 1e6)
+    figures.input_tokens.inc(record.input_tokens - record.cached_tokens)
+    figures.output_tokens.inc(record.output_tokens)
+    figures.cost.inc(record.cost_nano_usd)
+    if record.cached_tokens:
+        figures.cached_tokens.inc(record.cached_tokens)
+    if record.streamed and record.first_token_us:
+        figures.first_token.observe(record.first_token_us / 1e6)
+        if record.output_tokens > call.n:
+            gaps = record.output_tokens / (call.n * call.prompts) - 1
+            if gaps >= 1:
+                figures.between_tokens.observe((now_ns - end.first_data_ns) / 1e9 / gaps)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "request",
+            extra={
+                "request_id": record.request_id,
+                "client_request_id": record.client_request_id,
+                "organisation_id": record.organisation_id,
+                "key_id": record.key_id,
+                "surface": surface,
+                "model": model,
+                "replica": record.replica,
+                "status": record.status,
+                "outcome": record.outcome.value,
+                "duration_ms": record.duration_us // 1000,
+                "first_token_ms": record.first_token_us // 1000 or None,
+                "input_tokens": record.input_tokens,
+                "output_tokens": record.output_tokens,
+                "cost_nano_usd": record.cost_nano_usd,
+            },
+        )

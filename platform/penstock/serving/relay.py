@@ -1,0 +1,219 @@
+"""Bytes through: one engine response to one client. Here alone tokens are seen to pass.
+
+A relay receives from the engine's connection and writes to the ASGI server. It knows how the response ended,
+on every way out, and what the engine had counted by then; what that costs is not its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from enum import Enum
+
+from litestar.types import Receive, Send
+
+from penstock.serving import stepping
+from penstock.serving.call import Call
+from penstock.serving.events import EventStream
+from penstock.serving.usage import EngineUsage, decode_whole
+from penstock_engines.client import EngineConnection, EngineGone
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Ending(Enum):
+    """How a response ended, each exactly one."""
+
+    FINISHED = "the engine said all it had to say"
+    REFUSED = "the engine answered with an error status"
+    UNREACHED = "the connection broke before the engine answered: another may be tried"
+    BROKEN = "the engine died, failed or cut the answer off after it had begun"
+    STALLED = "the engine brought nothing for too long"
+    CLIENT_GONE = "the client left"
+
+
+class Patience:
+    """How long a relay waits: for the first byte, between bytes, and for a client to read on."""
+
+    __slots__ = ("first_byte_s", "stall_s")
+
+    def __init__(self, first_byte_s: float, stall_s: float) -> None:
+        self.first_byte_s = first_byte_s
+        self.stall_s = stall_s
+
+
+class Relay:
+    """What both kinds of response have in common: the end, and the three clocks that can bring it about."""
+
+    def __init__(self, connection: EngineConnection, patience: Patience) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._patience = patience
+        self._ending: Ending | None = None
+        self._turn: asyncio.Future[None] = self._loop.create_future()
+        self._progress = self._loop.time()
+        self._timer = self._loop.call_later(patience.first_byte_s, self._look)
+        self.status = 0
+        self.body: list[bytes] = []
+        """The whole body of a whole response, or of a refusal."""
+        self.first_data_ns = 0
+        """time.perf_counter_ns() of the first body byte; 0 before."""
+
+    async def run(self, receive: Receive) -> Ending:
+        """Wait for the end. On every way out but FINISHED and REFUSED the engine's work is stopped."""
+        watch = self._loop.create_task(self._watch(receive))
+        try:
+            while self._ending is None:
+                await self._turn
+                await self._catch_up()
+        finally:
+            watch.cancel()
+            self._timer.cancel()
+            if self._ending not in {Ending.FINISHED, Ending.REFUSED}:
+                self._connection.abort()
+        return self._ending
+
+    def usage(self) -> EngineUsage | None:
+        """What the engine has counted so far; raises ValueError or msgspec.MsgspecError for nonsense."""
+        raise NotImplementedError
+
+    async def _catch_up(self) -> None:
+        """Let a slow client read; only streams have anything to do here."""
+
+    async def _watch(self, receive: Receive) -> None:
+        """End when the client leaves."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._end(Ending.CLIENT_GONE)
+
+    def _end(self, ending: Ending) -> None:
+        if self._ending is None:
+            self._ending = ending
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._turn.done():
+            self._turn.set_result(None)
+
+    def _look(self) -> None:
+        """Has the engine been silent too long? One timer per response, set again only when it fires."""
+        limit = self._patience.stall_s if self.first_data_ns else self._patience.first_byte_s
+        rest = self._progress + limit - self._loop.time()
+        if rest <= 0:
+            self._end(Ending.STALLED)
+        else:
+            self._timer = self._loop.call_later(min(rest, self._patience.stall_s), self._look)
+
+    # penstock_engines.client.Receiver
+
+    def on_head(self, status: int, headers: Headers) -> None:  # noqa: ARG002 - as Receiver says
+        """Note the status."""
+        self.status = status
+
+    def on_data(self, data: bytes) -> None:
+        """Keep a part of a whole body."""
+        if not self.first_data_ns:
+            self.first_data_ns = time.perf_counter_ns()
+        self._progress = self._loop.time()
+        self.body.append(data)
+
+    def on_end(self) -> None:
+        """The engine is done."""
+        self._end(Ending.FINISHED if self.status == 200 else Ending.REFUSED)
+
+    def on_lost(self, error: EngineGone) -> None:
+        """The engine is gone."""
+        self._end(Ending.BROKEN if error.answered else Ending.UNREACHED)
+
+
+class WholeRelay(Relay):
+    """A response kept until it is complete, since its cost stands in a header before it."""
+
+    def usage(self) -> EngineUsage | None:
+        """What the response says; None while it is not complete."""
+        if self._ending is not Ending.FINISHED:
+            return None
+        return decode_whole(b"".join(self.body)).usage
+
+
+class StreamRelay(Relay):
+    """A stream of events, written on from the callback that brought them."""
+
+    def __init__(
+        self, connection: EngineConnection, patience: Patience, call: Call, send: Send, headers: Headers
+    ) -> None:
+        super().__init__(connection, patience)
+        self._send = send
+        self.headers = headers
+        self._suspended: stepping.Suspended | None = None
+        self._waiting: list[bytes] = []
+        self.events = EventStream(call.usage_view, prompts=call.prompts, n=call.n)
+        self.begun = False
+        """The response's head has left: from here on, errors are events."""
+
+    def usage(self) -> EngineUsage | None:
+        """What the engine had counted when its last event came."""
+        return self.events.usage()
+
+    def on_data(self, data: bytes) -> None:
+        """Pass on what may leave; the end and everything after it is held."""
+        if self.status != 200:
+            super().on_data(data)
+            return
+        self._progress = self._loop.time()
+        if not self.first_data_ns:
+            self.first_data_ns = time.perf_counter_ns()
+        ready = self.events.feed(data)
+        if self.events.failed:
+            self._end(Ending.BROKEN)
+        elif ready and self._ending is None:
+            if self._suspended is None:
+                self._write(ready)
+            else:
+                self._waiting.append(ready)
+
+    def on_end(self) -> None:
+        """The engine is done; without its `[DONE]` it broke off."""
+        if self.status == 200 and not self.events.done:
+            self._end(Ending.BROKEN)
+        else:
+            super().on_end()
+
+    def _write(self, data: bytes) -> None:
+        messages: list[dict[str, object]] = [{"type": "http.response.body", "body": data, "more_body": True}]
+        if not self.begun:
+            self.begun = True
+            messages.insert(0, {"type": "http.response.start", "status": 200, "headers": self.headers})
+        self._send_all(messages)
+
+    def _send_all(self, messages: Iterable[dict[str, object]]) -> None:
+        for message in messages:
+            if self._suspended is not None:
+                self._waiting.append(message["body"])  # type: ignore[arg-type]
+                continue
+            self._suspended = stepping.step(self._send, message)  # type: ignore[arg-type]
+            if self._suspended is not None:
+                self._connection.pause()
+                self._wake()
+
+    async def _catch_up(self) -> None:
+        """Wait until a slow client has read, then go on; one that reads nothing too long counts as gone."""
+        if self._suspended is None:
+            return
+        self._turn = self._loop.create_future()
+        try:
+            async with asyncio.timeout(self._patience.stall_s):
+                await self._suspended
+                while self._waiting:
+                    data = b"".join(self._waiting)
+                    self._waiting.clear()
+                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            self._end(Ending.CLIENT_GONE)
+            return
+        self._suspended = None
+        self._progress = self._loop.time()
+        self._connection.resume()
+        if self._ending is not None:
+            self._wake()

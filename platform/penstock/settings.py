@@ -1,0 +1,174 @@
+"""The environment, read once into one frozen struct; a value that makes no sense stops the start."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+PREFIX = "PENSTOCK_"
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message names the variable and what would be accepted."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a process of Penstock is told from outside."""
+
+    home: Path
+    """PENSTOCK_HOME: the state folder (journals, engine sockets, logs, embedded databases)."""
+    database_url: str
+    """PENSTOCK_DATABASE_URL: PostgreSQL, as asyncpg reads it."""
+    redis_url: str
+    """PENSTOCK_REDIS_URL: a Redis-compatible server; only what may be lost is kept there."""
+    cards: tuple[Path, ...]
+    """PENSTOCK_CARDS: folders of model cards beside the built-in ones, separated by colons."""
+    models: tuple[str, ...]
+    """PENSTOCK_MODELS: the models to keep an engine for, separated by commas."""
+    pepper: bytes
+    """PENSTOCK_KEY_PEPPER (hex) or the file secrets/pepper: what API keys are hashed with."""
+    body_bytes_max: int
+    """PENSTOCK_BODY_BYTES_MAX: the largest request body taken."""
+    drain_s: float
+    """PENSTOCK_DRAIN_S: how long a stop waits for running requests."""
+    first_byte_timeout_s: float
+    """PENSTOCK_FIRST_BYTE_TIMEOUT_S: how long an engine may take until its first byte."""
+    stall_timeout_s: float
+    """PENSTOCK_STALL_TIMEOUT_S: how long a running stream may bring nothing."""
+    metrics_token: str
+    """PENSTOCK_METRICS_TOKEN: the bearer token for /metrics; without one only loopback may scrape."""
+    log_level: str
+    """PENSTOCK_LOG_LEVEL: debug, info, warning or error."""
+
+    @property
+    def journal_folder(self) -> Path:
+        """Where gateway processes write what they metered, before Postgres has it."""
+        return self.home / "journal"
+
+    @property
+    def engines_folder(self) -> Path:
+        """Where engines listen and log."""
+        return self.home / "engines"
+
+    @property
+    def models_folder(self) -> Path:
+        """Where weights from a hub are kept."""
+        return self.home / "models"
+
+    @property
+    def metrics_folder(self) -> Path:
+        """Where the processes of one machine share their figures."""
+        return self.home / "metrics"
+
+
+DEFAULT_MODELS = "penstock/demo-chat,penstock/demo-embed"
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """Name the state folder: PENSTOCK_HOME, or the XDG state folder of this account."""
+    if home := environ.get("PENSTOCK_HOME"):
+        return Path(home).expanduser().resolve()
+    state = environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "penstock"
+
+
+def read(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment; raises SettingsError naming the first variable that cannot be used."""
+    env = os.environ if environ is None else environ
+    home = default_home(env)
+    return Settings(
+        home=home,
+        database_url=_required(env, "DATABASE_URL", home),
+        redis_url=_required(env, "REDIS_URL", home),
+        cards=tuple(_folders(env.get("PENSTOCK_CARDS", ""))),
+        models=tuple(m.strip() for m in env.get("PENSTOCK_MODELS", DEFAULT_MODELS).split(",") if m.strip()),
+        pepper=read_pepper(env, home),
+        body_bytes_max=int(_number(env, "BODY_BYTES_MAX", 8 * 1024 * 1024, least=1024)),
+        drain_s=_number(env, "DRAIN_S", 30, least=0),
+        first_byte_timeout_s=_number(env, "FIRST_BYTE_TIMEOUT_S", 600, least=1),
+        stall_timeout_s=_number(env, "STALL_TIMEOUT_S", 60, least=1),
+        metrics_token=env.get("PENSTOCK_METRICS_TOKEN", ""),
+        log_level=_choice(env, "LOG_LEVEL", ("debug", "info", "warning", "error"), "info"),
+    )
+
+
+def read_pepper(env: Mapping[str, str], home: Path) -> bytes:
+    """Read the pepper that API keys are hashed with, making the file at the first start.
+
+    Losing it makes every key unknown; it is never in the database, so a copied database opens nothing.
+    """
+    if text := env.get("PENSTOCK_KEY_PEPPER"):
+        return _pepper(text, "PENSTOCK_KEY_PEPPER")
+    path = home / "secrets" / "pepper"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _pepper(path.read_text(encoding="ascii"), str(path))
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be written ({error.strerror}); choose another PENSTOCK_HOME"
+        ) from error
+    text = secrets.token_hex(32)
+    with os.fdopen(made, "w", encoding="ascii") as file:
+        file.write(text)
+    return bytes.fromhex(text)
+
+
+def _pepper(text: str, place: str) -> bytes:
+    try:
+        pepper = bytes.fromhex(text.strip())
+    except ValueError:
+        pepper = b""
+    if len(pepper) < 16:
+        raise SettingsError(f"{place} must hold at least 32 hexadecimal digits")
+    return pepper
+
+
+def _required(env: Mapping[str, str], name: str, home: Path) -> str:
+    """Take a variable, or what a running `penstock up` wrote down for the commands beside it."""
+    if value := env.get(PREFIX + name):
+        return value
+    try:
+        running = msgspec.json.decode((home / "run.json").read_bytes(), type=dict[str, str | int])
+    except (OSError, msgspec.MsgspecError):
+        running = {}
+    value = str(running.get(name.lower(), ""))
+    if not value:
+        raise SettingsError(
+            f"no running Penstock was found in {home}: start one with `bash ops/up`, "
+            f"or set PENSTOCK_HOME to its state folder, or set {PREFIX}{name}"
+        )
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, default: float, *, least: float) -> float:
+    text = env.get(PREFIX + name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value < float("inf"):
+        raise SettingsError(f"{PREFIX}{name} is {text!r}: it must be a number of at least {least:g}")
+    return value
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:
+    value = env.get(PREFIX + name, default).lower()
+    if value not in choices:
+        raise SettingsError(f"{PREFIX}{name} is {value!r}: it must be one of {', '.join(choices)}")
+    return value
+
+
+def _folders(text: str) -> list[Path]:
+    folders = [Path(part).expanduser().resolve() for part in text.split(":") if part]
+    for folder in folders:
+        if not folder.is_dir():
+            raise SettingsError(f"PENSTOCK_CARDS names {folder}, which is not a folder")
+    return folders
