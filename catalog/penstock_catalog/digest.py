@@ -18,7 +18,8 @@ def of_folder(folder: Path) -> str:
     It is the digest of the text that `sha256sum` writes for the files in byte order of their paths, one
     `digest, two spaces, path, newline` line each, so anyone can check it with a shell:
     `find . -type f ! -path '*/.*' -printf '%P\\n' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum`.
-    Links are followed; hidden files and folders do not count: they are tools' notes, not the model.
+    A link to a file counts as the file. Hidden files and folders do not count: they are tools' notes, not
+    the model. Raises ValueError for a name with a line break or a backslash, which could forge a line.
     """
     lines = [f"{of_file(folder / path)}  {path}\n" for path in files(folder)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -31,4 +32,7 @@ def files(folder: Path) -> list[str]:
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+    for path in found:
+        if "\n" in path or "\\" in path:
+            raise ValueError(f"{path!r} has a line break or a backslash in its name: rename it")
     return sorted(found, key=lambda path: path.encode())

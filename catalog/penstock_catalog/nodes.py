@@ -45,6 +45,8 @@ class _Loader(yaml.SafeLoader):
             )
         if getattr(event, "tag", None):
             raise NotCardYamlError(line, f"the tag {event.tag} is not accepted: write the value without it")
+        if not _is_text(getattr(event, "value", "")):
+            raise NotCardYamlError(line, r"a \u escape names half a character: write the character itself")
         if self.depth >= DEPTH_MAX:
             raise NotCardYamlError(line, f"nested deeper than {DEPTH_MAX} levels")
         self.depth += 1
@@ -58,9 +60,11 @@ class _Loader(yaml.SafeLoader):
 _Loader.yaml_implicit_resolvers = {}
 _Loader.add_implicit_resolver(_NULL, re.compile(r"\A(null|~|)\Z"), ["n", "~", ""])
 _Loader.add_implicit_resolver(_BOOL, re.compile(r"\A(true|false)\Z"), ["t", "f"])
-_Loader.add_implicit_resolver(_INT, re.compile(r"\A-?(0|[1-9][0-9_]{0,22})\Z"), list("-0123456789"))
 _Loader.add_implicit_resolver(
-    _FLOAT, re.compile(r"\A-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?\Z"), list("-0123456789")
+    _INT, re.compile(r"\A-?(0|[1-9][0-9]{0,17}|[1-9][0-9]{0,2}(_[0-9]{3}){1,5})\Z"), list("-0123456789")
+)
+_Loader.add_implicit_resolver(
+    _FLOAT, re.compile(r"\A-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,2})?\Z"), list("-0123456789")
 )
 
 
@@ -80,6 +84,11 @@ def compose(data: bytes) -> yaml.Node:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise NotCardYamlError(line, f"the character U+{int(error.character):04X} is not accepted") from None
+    except NotCardYamlError:
+        raise
+    except (ValueError, OverflowError):
+        # PyYAML hands escapes such as "\UFFFFFFFF" to chr() unchecked, and tells no line.
+        raise NotCardYamlError(1, r"a \U escape names no character: write the character itself") from None
     except yaml.MarkedYAMLError as error:
         raise NotCardYamlError(_line(error), _words(error, text)) from None
     if node is None:
@@ -106,6 +115,14 @@ def plain(node: yaml.Node) -> Plain:
 def line_of(node: yaml.Node) -> int:
     """Line of a node's first character, from 1."""
     return int(node.start_mark.line) + 1
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _line(error: yaml.MarkedYAMLError) -> int:

@@ -1,4 +1,4 @@
-"""`python -m penstock_catalog.reference`: the fields of a card as Markdown, written from the schema itself."""
+"""`python -m penstock_catalog.reference`: the fields of a card as Markdown, from the schema itself."""
 
 from __future__ import annotations
 
@@ -52,12 +52,7 @@ def _accepts(kind: typing.Any) -> str:
     of = schema.bare(kind)
     if typing.get_origin(of) is list:
         (item,) = typing.get_args(of)
-        inner = (
-            f"a list of {schema.bare(item).__name__} words"
-            if schema.words(item)
-            else f"a list, each {schema.accepts(item)}"
-        )
-        return inner
+        return f"a list, each {schema.accepts(item)}"
     if typing.get_origin(of) is dict:
         return f"a mapping, each value {schema.accepts(typing.get_args(of)[1])}"
     return schema.accepts(kind) + (", or null" if schema.nullable(kind) else "")
