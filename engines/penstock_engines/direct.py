@@ -9,9 +9,16 @@ import signal
 import sys
 from pathlib import Path
 
+from penstock_engines import shared_memory
 from penstock_engines.failures import LaunchError
 from penstock_engines.launcher import socket_of
-from penstock_engines.spec import Device, EngineSpec, vllm_arguments, vllm_environment
+from penstock_engines.spec import (
+    Device,
+    EngineSpec,
+    inherited_environment,
+    vllm_arguments,
+    vllm_environment,
+)
 
 
 class DirectProcess:
@@ -32,7 +39,11 @@ class DirectProcess:
 
     async def wait(self) -> int:
         """See EngineProcess."""
-        return await self._process.wait()
+        status = await self._process.wait()
+        # Whatever outlived the API process must not outlive this.
+        self.kill()
+        shared_memory.remove_left(self._process.pid)
+        return status
 
     def terminate(self) -> None:
         """See EngineProcess."""
@@ -63,7 +74,7 @@ class DirectLauncher:
     async def launch(self, spec: EngineSpec, folder: Path, log: Path) -> DirectProcess:
         """See Launcher."""
         arguments = vllm_arguments(spec, socket_of(folder), self._device)
-        environment = os.environ | vllm_environment(spec, self._device)
+        environment = inherited_environment(os.environ) | vllm_environment(spec, self._device)
         command = (sys.executable, "-m", "penstock_engines.serve", "--parent", str(os.getpid()), "--")
         try:
             with log.open("ab") as output:

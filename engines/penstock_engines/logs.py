@@ -13,7 +13,9 @@ from typing import Final
 
 BYTES_MAX: Final = 8 * 2**20
 FILES_KEPT: Final = 3
-TAIL_BYTES: Final = 16 * 2**10
+TAIL_BYTES: Final = 64 * 2**10
+POINTERS: Final = ("See root cause above", "See stack trace for root cause")
+"""vLLM ends a failed start with exceptions that only point at the one that matters."""
 
 
 class EngineLog:
@@ -57,7 +59,8 @@ class EngineLog:
         for line in reversed(tail.splitlines()):
             text = line.partition("] ")[2] or line
             name = text.strip().partition(":")[0]
-            if name.endswith(("Error", "Exception", "Interrupt")) and " " not in name:
+            pointer = any(words in text for words in POINTERS)
+            if name.endswith(("Error", "Exception", "Interrupt")) and " " not in name and not pointer:
                 return text.strip()[:400]
         return None
 

@@ -10,8 +10,8 @@
 count from the moment the prompt was computed, as in the engine's own metrics; before, they are 0.
 
 The last chunk a gateway read is no such count: a tool parser withholds chunks, and no chunk but the last
-tells cached tokens. Runs inside vLLM's API process: a middleware (a public extension point) learns the id, and
-the methods of vLLM's OutputProcessor through which every request is opened and closed keep the book.
+tells cached tokens. Runs inside vLLM's API process: a middleware (a public extension point) learns the id,
+and the methods of vLLM's OutputProcessor through which every request is opened and closed keep the book.
 """
 
 from __future__ import annotations

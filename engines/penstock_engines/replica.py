@@ -199,15 +199,15 @@ class Replica:
     async def _watch(self, probe: EngineProbe) -> None:
         progress = Progress(self._limits.patience, time.monotonic())
         while True:
+            how = "with requests in hand"
             try:
                 self.figures = await probe.figures()
                 verdict = progress.observe(time.monotonic(), self.figures)
-            except ScrapeError:
+            except ScrapeError as error:
+                how = f"to be seen ({error})"
                 verdict = progress.observe(time.monotonic(), None)
             if verdict is Verdict.STALLED:
-                raise EngineStalledError(
-                    f"no progress for {self._limits.patience.stall_s:g} s with requests in hand"
-                )
+                raise EngineStalledError(f"no progress for {self._limits.patience.stall_s:g} s {how}")
             if verdict is Verdict.ASK:
                 await self._ask(probe)
                 progress.answered(time.monotonic())

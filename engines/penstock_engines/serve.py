@@ -13,13 +13,57 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from penstock_engines import lifeline
+from penstock_engines import lifeline, shared_memory
+
+ENGINE_PID: Final = "PENSTOCK_ENGINE_PID"
+"""Tells the parts of an engine that vLLM spawns whose parts they are."""
 
 WARM_MODULES: Final = (
+    "penstock_engines.receipts",
+    # The API process.
     "vllm.entrypoints.launchers.api_server.entry",
-    "vllm.entrypoints.launchers.api_server.routers",
+    "vllm.entrypoints.openai.models.api_router",
+    "vllm.entrypoints.openai.chat_completion.api_router",
+    "vllm.entrypoints.openai.completion.api_router",
+    "vllm.entrypoints.openai.responses.api_router",
+    "vllm.entrypoints.anthropic.api_router",
+    "vllm.entrypoints.cohere.api_router",
+    "vllm.entrypoints.generate.api_router",
+    "vllm.entrypoints.generate.generative_scoring.api_router",
+    "vllm.entrypoints.generate.structured_decisions.api_router",
+    "vllm.entrypoints.scale_out.derender.api_router",
+    "vllm.entrypoints.scale_out.render.api_router",
+    "vllm.entrypoints.scale_out.token_in_token_out.api_router",
+    "vllm.entrypoints.pooling.factories",
+    "vllm.entrypoints.serve.instrumentator.metrics",
+    "vllm.entrypoints.serve.lora.api_router",
+    "vllm.entrypoints.serve.profile.api_router",
+    "vllm.entrypoints.serve.tokenize.api_router",
+    "vllm.renderers.hf",
+    "vllm.tool_parsers.hermes_tool_parser",
+    "vllm.v1.engine.async_llm",
+    "model_hosting_container_standards.sagemaker",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
+    # The process that schedules.
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.multiproc_executor",
+    "vllm.v1.core.sched.scheduler",
+    "vllm.v1.structured_output.backend_xgrammar",
+    # The process that computes.
+    "vllm.v1.worker.cpu_worker",
+    "vllm.v1.attention.backends.cpu_attn",
+    "vllm.model_executor.model_loader.default_loader",
+    "vllm.model_executor.layers.quantization.online.base",
+    "vllm.model_executor.models.adapters",
+    "vllm.model_executor.models.llama",
 )
-"""What every engine imports on its way to its first answer, found by looking at what a started one had."""
+"""What an engine imports on its way to its first answer, found by looking at what a started one had.
+
+One that is missing here costs each start its import; one that vLLM no longer has is left out with a line in
+the log, so that another version of vLLM starts slower instead of not at all.
+"""
 
 
 def run(arguments: list[str]) -> None:
@@ -49,7 +93,10 @@ def warm() -> None:
     # vLLM insists on spawning on CPU, which would import everything anew in each of an engine's processes.
     system_utils.get_mp_context = lambda: multiprocessing.get_context("fork")
     for module in WARM_MODULES:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            print(f"not warm: {module}: {error}", flush=True)  # noqa: T201 - this is the zygote's log
     from vllm.model_executor.models import registry  # noqa: PLC0415
 
     # vLLM inspects a model's class in a new process, so that no CUDA context is made here. There is none on
@@ -70,6 +117,8 @@ def main() -> None:
     ours = parser.parse_args()
     lifeline.die_with(ours.parent)
     lifeline.children_die_with_us()
+    os.environ[ENGINE_PID] = str(os.getpid())
+    shared_memory.name_after(os.getpid())
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     run(ours.arguments[1:])
 
@@ -77,6 +126,7 @@ def main() -> None:
 if __name__ == "__main__":
     main()
 elif __name__ == "__mp_main__":
-    # A part of an engine that vLLM spawned: its interpreter is new and knows nothing of the promise above.
+    # A part of an engine that vLLM spawned: its interpreter is new and knows nothing of what main did.
+    shared_memory.name_after(int(os.environ[ENGINE_PID]))
     lifeline.die_with(os.getppid())
     lifeline.children_die_with_us()

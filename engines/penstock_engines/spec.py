@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -104,8 +105,26 @@ def _task_arguments(spec: EngineSpec) -> list[str]:
     return arguments
 
 
+INHERITED: Final = frozenset(
+    {
+        "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "PYTHONPATH", "TMPDIR", "TZ",
+        "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME",
+    }
+)  # fmt: skip
+INHERITED_PREFIXES: Final = ("CUDA_", "NVIDIA_", "NCCL_")
+
+
+def inherited_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keep what an engine may have of its parent's environment: no secrets, no stray vLLM settings."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+    }
+
+
 def vllm_environment(spec: EngineSpec, device: Device) -> dict[str, str]:
-    """Write the environment variables that the engine needs beside its parent's own."""
+    """Write the environment variables that the engine needs beside the inherited ones."""
     environment = {
         # Weights are local: nothing is fetched, nothing is told to anyone.
         "HF_HUB_OFFLINE": "1",
@@ -123,8 +142,8 @@ def vllm_environment(spec: EngineSpec, device: Device) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     if device is Device.CPU:
-        # Binding pins every engine to the same first core; an unset KVCACHE_SPACE lets the argument count.
-        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": ""}
+        # Bound, every engine's worker would sit on the same first core.
+        environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         # More threads than one before the fork would leave the child waiting for threads it does not have.
         environment |= {"OMP_NUM_THREADS": "1"}
     return environment

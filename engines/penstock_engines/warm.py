@@ -12,7 +12,13 @@ from typing import Any, Final
 
 from penstock_engines.failures import LaunchError
 from penstock_engines.launcher import socket_of
-from penstock_engines.spec import Device, EngineSpec, vllm_arguments, vllm_environment
+from penstock_engines.spec import (
+    Device,
+    EngineSpec,
+    inherited_environment,
+    vllm_arguments,
+    vllm_environment,
+)
 
 LISTEN_S: Final = 30.0
 """A new zygote listens before it imports anything heavy; on a busy machine even that takes a while."""
@@ -143,7 +149,7 @@ class ZygoteLauncher:
     async def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._socket.unlink(missing_ok=True)
-        environment = os.environ | {
+        environment = inherited_environment(os.environ) | {
             # Before torch is imported: threads that it starts would not survive the fork.
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",

@@ -2,8 +2,8 @@
 
 `python -m penstock_engines.zygote --socket PATH --parent PID`. One connection is one engine. The client sends
 one line, `{"argv": [...], "environment": {...}, "log": "path"}`, and reads `{"pid": n}` when the engine's
-process exists and `{"exit": status}` when it ended. `{"do": "terminate"}` and `{"do": "kill"}` are sent on the
-way. When the connection closes, the engine's whole process group is killed: nobody is left who keeps it.
+process exists and `{"exit": status}` when it ended. `{"do": "terminate"}` and `{"do": "kill"}` may be sent.
+When the connection closes, the engine's whole process group is killed: nobody is left who keeps it.
 
 Only the main thread runs here, so that a fork copies no lock that someone holds.
 """
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock_engines import lifeline, serve
+from penstock_engines import lifeline, serve, shared_memory
 
 REQUEST_BYTES_MAX = 2**20
 
@@ -121,6 +121,7 @@ class Zygote:
         status = 1
         try:
             os.setsid()
+            shared_memory.name_after(os.getpid())
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._close_inherited()
@@ -173,6 +174,7 @@ class Zygote:
                 engine.signal_group(signal.SIGKILL)
             _, status = os.waitpid(ended.si_pid, 0)
             if engine is not None:
+                shared_memory.remove_left(ended.si_pid)
                 engine.pid = None
                 engine.tell({"exit": os.waitstatus_to_exitcode(status)})
                 if engine.dropped:
