@@ -14,7 +14,7 @@ from typing import cast
 import asyncpg
 
 from penstock.changes import Change, Changes
-from penstock.observe import metrics
+from penstock.observe import engine_metrics
 from penstock.settings import Settings
 from penstock_base import ids
 from penstock_billing import partitions, prices
@@ -203,14 +203,14 @@ class Controller:
             for replica_id, replica in self._replicas.items():
                 model = replica.spec.model
                 counts[model, replica.state] += 1
-                metrics.RESTARTS.labels(model).inc(replica.restarts - restarts.get(replica_id, 0))
+                engine_metrics.RESTARTS.labels(model).inc(replica.restarts - restarts.get(replica_id, 0))
                 restarts[replica_id] = replica.restarts
                 if (figures := replica.figures) is not None:
-                    metrics.ENGINE_RUNNING.labels(model).set(figures.running)
-                    metrics.ENGINE_WAITING.labels(model).set(figures.waiting)
-                    metrics.ENGINE_KV_CACHE.labels(model).set(figures.kv_usage)
+                    engine_metrics.ENGINE_RUNNING.labels(model).set(figures.running)
+                    engine_metrics.ENGINE_WAITING.labels(model).set(figures.waiting)
+                    engine_metrics.ENGINE_KV_CACHE.labels(model).set(figures.kv_usage)
             for (model, state), count in counts.items():
-                metrics.REPLICAS.labels(model, state.value).set(count)
+                engine_metrics.REPLICAS.labels(model, state.value).set(count)
             await asyncio.sleep(FIGURES_EVERY_S)
 
     async def _keep_house(self) -> None:

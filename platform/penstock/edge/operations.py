@@ -11,7 +11,7 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from penstock.observe import metrics
+from penstock.observe import exposition
 
 
 class Readiness(msgspec.Struct):
@@ -53,7 +53,7 @@ def routes(readiness: Callable[[], Readiness], metrics_token: str) -> list[HTTPR
                 status_code=403,
                 media_type="text/plain; charset=utf-8",
             )
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(exposition.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [health, ready, expose]
 

@@ -16,6 +16,7 @@ from penstock.admission.limits import LimitExceeded, WrongTask
 from penstock.admission.room import Overloaded
 from penstock.edge.refusals import BadRequest, BodyTooLarge, NotFound, UnknownModel, UnsupportedMedia
 from penstock.routing.directory import NoEngine
+from penstock.serving.call import Surface
 from penstock.serving.conduct import EngineFailed, EngineRefused, MeteringFailed
 
 Headers = list[tuple[bytes, bytes]]
@@ -73,7 +74,7 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     LimitExceeded: lambda e: Problem(400, "limit_exceeded", str(e), e.param),
     Overloaded: lambda e: Problem(429, "engine_overloaded", str(e), headers=retry_after(e.retry_after_s)),
     NoEngine: lambda e: Problem(503, "model_not_ready", str(e), "model", retry_after(e.retry_after_s)),
-    EngineRefused: lambda e: engine_refusal(e.status, e.body),
+    EngineRefused: lambda e: engine_refusal(e.surface, e.status, e.body),
     EngineFailed: lambda e: Problem(502, "engine_failed", str(e), headers=retry_after(1)),
     MeteringFailed: lambda e: Problem(503, "metering_unavailable", str(e), headers=retry_after(5)),
 }
@@ -99,10 +100,12 @@ class EngineErrorBody(msgspec.Struct):
 
 
 TOO_LONG = re.compile(r"maximum context length|max_model_len|longer than the maximum", re.IGNORECASE)
+PROMPT_FIELDS = {Surface.CHAT: "messages", Surface.COMPLETIONS: "prompt", Surface.EMBEDDINGS: "input"}
+"""Where each surface has what the model reads."""
 ENGINE_PATH = re.compile(r"^body\.")
 
 
-def engine_refusal(status: int, body: bytes) -> Problem:
+def engine_refusal(surface: Surface, status: int, body: bytes) -> Problem:
     """Put an engine's own refusal into our words: its 4xx is the client's mistake, its 5xx is ours."""
     try:
         error = msgspec.json.decode(body, type=EngineErrorBody).error
@@ -116,5 +119,6 @@ def engine_refusal(status: int, body: bytes) -> Problem:
         return Problem(502, "engine_failed", "the engine failed; nothing was billed", headers=retry_after(1))
     param = ENGINE_PATH.sub("", error.param) if error.param else None
     if TOO_LONG.search(error.message):
-        return Problem(400, "context_length_exceeded", error.message, param or "messages")
+        field = param if param in {"max_tokens", "max_completion_tokens"} else PROMPT_FIELDS[surface]
+        return Problem(400, "context_length_exceeded", error.message, field)
     return Problem(400, "invalid_value", error.message, param)

@@ -1,4 +1,4 @@
-"""Prometheus metrics, shared by all processes of a machine through PROMETHEUS_MULTIPROC_DIR.
+"""The gateway's Prometheus metrics, shared by all of a machine's processes through PROMETHEUS_MULTIPROC_DIR.
 
 No label ever carries a tenant, a key or text from a request: models are those of the catalog only.
 The environment variable must be set before this module is imported (see cli/processes.py).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import Counter, Gauge, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56)
@@ -48,29 +48,6 @@ DUPLICATES = Counter(
     "penstock_journal_duplicate_records", "Records that Postgres had although the cursor said otherwise"
 )
 
-REPLICAS = Gauge(
-    "penstock_replicas", "Engines by state", ["model", "state"], multiprocess_mode="livemostrecent"
-)
-RESTARTS = Counter("penstock_engine_restarts", "Engines started again after a failure", ["model"])
-ENGINE_RUNNING = Gauge(
-    "penstock_engine_requests_running",
-    "Requests in the engine's batch",
-    ["model"],
-    multiprocess_mode="livemostrecent",
-)
-ENGINE_WAITING = Gauge(
-    "penstock_engine_requests_waiting",
-    "Requests queued in the engine",
-    ["model"],
-    multiprocess_mode="livemostrecent",
-)
-ENGINE_KV_CACHE = Gauge(
-    "penstock_engine_kv_cache_ratio",
-    "Used part of the KV cache, 0 to 1",
-    ["model"],
-    multiprocess_mode="livemostrecent",
-)
-
 
 class ModelFigures:
     """The labelled metrics of one model, looked up once: label lookups cost more than counting."""
@@ -101,10 +78,3 @@ def requests(surface: str, model: str, status: str, outcome: str) -> Counter:
 def duration(surface: str, model: str) -> Histogram:
     """The histogram of whole request times."""
     return DURATION.labels(surface, model)
-
-
-def exposition() -> bytes:
-    """Every process's metrics in Prometheus' text format."""
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)

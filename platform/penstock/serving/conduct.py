@@ -18,7 +18,7 @@ from penstock.observe import metrics
 from penstock.routing import least_load
 from penstock.routing.directory import Directory, Target
 from penstock.serving import receipts
-from penstock.serving.call import Call
+from penstock.serving.call import Call, Surface
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.relay import Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
 from penstock.serving.usage import NOTHING, EngineUsage
@@ -56,8 +56,9 @@ STATUSES = {
 class EngineRefused(Exception):
     """The engine would not do this request; `body` is its own explanation."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, surface: Surface, status: int, body: bytes) -> None:
         super().__init__(f"the engine answered {status}")
+        self.surface = surface
         self.status = status
         self.body = body
 
@@ -134,7 +135,7 @@ class Conductor:
             if ending is Ending.UNREACHED:
                 return False
             if ending is Ending.REFUSED:
-                raise EngineRefused(relay.status, b"".join(relay.body))
+                raise EngineRefused(call.surface, relay.status, b"".join(relay.body))
             outcome = OUTCOMES[ending]
             if ending is Ending.CLIENT_GONE:
                 usage = await receipts.fetch(target.address, call.request_id)

@@ -83,11 +83,14 @@ class EventStream:
         if ERROR in data or ABORTED in data:
             self.failed = True
             return b""
-        done = data.find(DONE)
-        if done >= 0:
+        # Only at an event's start: a text may say [DONE], but holds no bare line break.
+        before, found, after = data.partition(END + DONE)
+        if found:
             self.done = True
-            self.held = data[done:]
-            data = data[:done]
+            data, self.held = before + END, DONE + after
+        elif data.startswith(DONE):
+            self.done = True
+            data, self.held = b"", data
         if FIELD_OPEN not in data:
             return data
         if data.find(END) == len(data) - len(END):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from penstock.serving.usage import EngineUsage, PromptDetails
 from penstock_engines.client import EngineAddress, EngineGone, ask, get
 
-ASK_TIMEOUT_S = 1.0
-TRIES = 20
-PAUSE_S = 0.05
+WAIT_MS = 1000
+"""How long the engine may take to be done with a request whose client left."""
+MARGIN_S = 1.0
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -31,18 +29,14 @@ async def fetch(address: EngineAddress, request_id: str) -> EngineUsage | None:
 
     An engine that is not one of Penstock's has no receipts; then the last count seen on the stream stands.
     """
-    for _ in range(TRIES):
-        try:
-            status, body = await ask(
-                address, get(b"/penstock/receipts/" + request_id.encode()), ASK_TIMEOUT_S
-            )
-            if status == 200 and (receipt := decode(body)).finished:
-                return EngineUsage(
-                    receipt.prompt_tokens,
-                    receipt.completion_tokens,
-                    PromptDetails(receipt.cached_tokens),
-                )
-        except (EngineGone, TimeoutError, msgspec.MsgspecError):
-            return None
-        await asyncio.sleep(PAUSE_S)
-    return None
+    question = get(b"/penstock/receipts/%b?wait_ms=%d" % (request_id.encode(), WAIT_MS))
+    try:
+        status, body = await ask(address, question, WAIT_MS / 1000 + MARGIN_S)
+        receipt = decode(body) if status == 200 else None
+    except (EngineGone, TimeoutError, msgspec.MsgspecError):
+        return None
+    if receipt is None or not receipt.finished:
+        return None
+    return EngineUsage(
+        receipt.prompt_tokens, receipt.completion_tokens, PromptDetails(receipt.cached_tokens)
+    )

@@ -1,0 +1,41 @@
+"""What the commands that look into the database share: the connection, and errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+import asyncpg
+import click
+
+from penstock import settings
+from penstock.access.keys import UnknownKey, UnknownOrganisation
+from penstock.settings import Settings
+
+T = TypeVar("T")
+Work: TypeAlias = Callable[[Settings, asyncpg.Connection], Awaitable[T]]
+
+
+def run(work: Work[T]) -> T:
+    """Do `work` with the settings and a connection; a foreseen error ends in one sentence and status 1."""
+    try:
+        told = settings.read()
+        return asyncio.run(_with_connection(told, work))
+    except (settings.SettingsError, UnknownKey, UnknownOrganisation) as error:
+        message = str(error)
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        message = "the database has no Penstock schemas yet: start it once with `bash ops/up`"
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        message = f"the database cannot be used ({error}): is `penstock up` running?"
+    click.echo(f"penstock: {message}", err=True)
+    sys.exit(1)
+
+
+async def _with_connection(told: Settings, work: Work[T]) -> T:
+    connection = await asyncpg.connect(told.database_url, timeout=10)
+    try:
+        return await work(told, connection)
+    finally:
+        await connection.close()

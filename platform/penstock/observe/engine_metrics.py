@@ -1,0 +1,31 @@
+"""The controller's Prometheus metrics: the engines as it sees them.
+
+A module of its own, because a gauge exists, at 0, in every process that imports it.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+REPLICAS = Gauge(
+    "penstock_replicas", "Engines by state", ["model", "state"], multiprocess_mode="livemostrecent"
+)
+RESTARTS = Counter("penstock_engine_restarts", "Engines started again after a failure", ["model"])
+ENGINE_RUNNING = Gauge(
+    "penstock_engine_requests_running",
+    "Requests in the engine's batch",
+    ["model"],
+    multiprocess_mode="livemostrecent",
+)
+ENGINE_WAITING = Gauge(
+    "penstock_engine_requests_waiting",
+    "Requests queued in the engine",
+    ["model"],
+    multiprocess_mode="livemostrecent",
+)
+ENGINE_KV_CACHE = Gauge(
+    "penstock_engine_kv_cache_ratio",
+    "Used part of the KV cache, 0 to 1",
+    ["model"],
+    multiprocess_mode="livemostrecent",
+)
