@@ -71,6 +71,9 @@ class DirectLauncher:
         """See Launcher."""
         return self._device
 
+    async def warm(self) -> None:
+        """See Launcher: nothing can be warm here."""
+
     async def launch(self, spec: EngineSpec, folder: Path, log: Path) -> DirectProcess:
         """See Launcher."""
         arguments = vllm_arguments(spec, socket_of(folder), self._device)

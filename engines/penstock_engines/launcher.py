@@ -37,6 +37,10 @@ class Launcher(Protocol):
         """What its engines compute on."""
         ...
 
+    async def warm(self) -> None:
+        """Begin with whatever makes the first launch quicker; nothing waits for it to be complete."""
+        ...
+
     async def launch(self, spec: EngineSpec, folder: Path, log: Path) -> EngineProcess:
         """Start an engine that will listen at `folder/engine.sock` and append its output to `log`.
 

@@ -87,7 +87,7 @@ class ZygoteLauncher:
         return self._zygote.pid if self._alive() and self._zygote is not None else None
 
     async def warm(self) -> None:
-        """Start the zygote before the first engine is wanted; returns when it listens and still imports."""
+        """See Launcher: starts the zygote, which then imports for some 10 s."""
         async with self._starting:
             if not self._alive():
                 await self._start()
@@ -124,7 +124,7 @@ class ZygoteLauncher:
         if self._zygote is not None and self._alive():
             self._zygote.kill()
             await self._zygote.wait()
-        self._socket.unlink(missing_ok=True)
+            self._socket.unlink(missing_ok=True)
 
     @property
     def _socket(self) -> Path:

@@ -1,0 +1,229 @@
+"""What a simulated engine knows and does, without HTTP: its requests, their tokens, its oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from penstock_engines.simulated import wire
+from penstock_engines.simulated.faults import NONE, Fault
+
+TALLIES_MAX: Final = 100_000
+
+
+class Outcome(StrEnum):
+    """How far a request has come."""
+
+    RUNNING = "running"
+    """Tokens are being made."""
+    FINISHED = "finished"
+    """All its tokens were made."""
+    ABORTED = "aborted"
+    """Its client left, or a fault cut it."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the engine made for one request: the oracle."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int = 0
+    outcome: Outcome = Outcome.RUNNING
+
+
+@dataclass
+class Settings:
+    """How the engine behaves when nothing is broken."""
+
+    model: str
+    tokens_per_second: float = 0.0
+    """Per choice; 0: as fast as the client reads."""
+    first_token_ms: float = 0.0
+    answer_tokens: int = 16
+    """Length of an answer that neither `max_tokens` nor `ignore_eos` makes another."""
+    context_length: int = 1_048_576
+    dimensions: int = 8
+
+
+@dataclass
+class Engine:
+    """All requests of one simulated engine."""
+
+    settings: Settings
+    fault: Fault = NONE
+    hung: bool = False
+    running: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generation_tokens: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+
+    def begin(self, request_id: str, prompt_tokens: int, cached_tokens: int) -> Tally:
+        """Take on a request; the oldest are forgotten when there are too many."""
+        tally = Tally(prompt_tokens, cached_tokens)
+        if len(self.tallies) >= TALLIES_MAX:
+            del self.tallies[next(iter(self.tallies))]
+        self.tallies[request_id] = tally
+        self.prompt_tokens += prompt_tokens
+        self.cached_tokens += cached_tokens
+        self.running += 1
+        return tally
+
+    def end(self, tally: Tally, outcome: Outcome) -> None:
+        """Be done with a request."""
+        if tally.outcome is Outcome.RUNNING:
+            tally.outcome = outcome
+            self.running -= 1
+
+    def count(self, tally: Tally, tokens: int) -> None:
+        """Tokens were made."""
+        tally.completion_tokens += tokens
+        self.generation_tokens += tokens
+
+    def metrics(self) -> bytes:
+        """The page that vLLM's figures are read from."""
+        figures = {
+            "num_requests_running": self.running,
+            "num_requests_waiting": 0,
+            "kv_cache_usage_perc": min(1.0, self.running / 256),
+            "prompt_tokens_total": self.prompt_tokens,
+            "prompt_tokens_cached_total": self.cached_tokens,
+            "generation_tokens_total": self.generation_tokens,
+            "num_preemptions_total": 0,
+        }
+        labels = f'{{engine="0",model_name="{self.settings.model}"}}'
+        return "".join(f"vllm:{name}{labels} {float(value)}\n" for name, value in figures.items()).encode()
+
+
+class Generation:
+    """One answer in the making, all its choices in step."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        form: wire.Wire,
+        tally: Tally,
+        fault: Fault,
+        *,
+        choices: int,
+        tokens: int,
+        finish: bytes,
+        streamed: bool,
+        usage: bool,
+        write: Callable[[bytes], None],
+        cut: Callable[[], None],
+        over: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._form = form
+        self._tally = tally
+        self._fault = fault
+        self._choices = choices
+        self._tokens = tokens
+        self._finish = finish
+        self._streamed = streamed
+        self._usage = usage and not fault.without_usage
+        self._write = write
+        self._cut = cut
+        self._over = over
+        self._made = 0
+        self._paused = False
+        self._timer: asyncio.Handle | None = None
+        self._loop = asyncio.get_running_loop()
+        rate = engine.settings.tokens_per_second
+        self._pace_s = 1.0 / rate if rate else 0.0
+
+    def start(self) -> None:
+        """Begin; the first token comes after the time to the first token."""
+        wait_ms = self._fault.first_token_ms
+        wait_s = (self._engine.settings.first_token_ms if wait_ms is None else wait_ms) / 1000
+        self._timer = (
+            self._loop.call_later(wait_s, self._open) if wait_s else self._loop.call_soon(self._open)
+        )
+
+    def abort(self) -> None:
+        """The client is gone: make no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._engine.end(self._tally, Outcome.ABORTED)
+
+    def pause(self) -> None:
+        """The client does not read."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """The client reads again."""
+        self._paused = False
+        if self._timer is None and self._tally.outcome is Outcome.RUNNING:
+            self._timer = self._loop.call_soon(self._step)
+
+    def _open(self) -> None:
+        if self._streamed:
+            opening = b"".join(
+                self._form.first(index, self._tally.prompt_tokens) for index in range(self._choices)
+            )
+            self._write(opening)
+        self._step()
+
+    def _step(self) -> None:
+        """Make one token of every choice."""
+        self._timer = None
+        if self._paused or self._break():
+            return
+        number = self._made
+        self._made += 1
+        self._engine.count(self._tally, self._choices)
+        last = self._made == self._tokens
+        if self._streamed:
+            finish = self._finish if last else None
+            prompt_tokens = self._tally.prompt_tokens
+            events = [
+                self._form.token(index, number, prompt_tokens, finish) for index in range(self._choices)
+            ]
+            self._write(events[0] if len(events) == 1 else b"".join(events))
+        if last:
+            self._close()
+        elif self._pace_s:
+            self._timer = self._loop.call_later(self._pace_s, self._step)
+        else:
+            self._timer = self._loop.call_soon(self._step)
+
+    def _close(self) -> None:
+        tally = self._tally
+        self._engine.end(tally, Outcome.FINISHED)
+        if self._streamed:
+            counts = (tally.prompt_tokens, tally.cached_tokens, tally.completion_tokens)
+            self._write((self._form.usage(*counts) if self._usage else b"") + wire.DONE)
+        self._over()
+
+    def _break(self) -> bool:
+        """Let happen what is due before the next token; whether something stopped this request."""
+        fault = self._fault
+        engine = self._engine
+        reached = self._made * self._choices + 1
+        if fault.die_at_token is not None and reached >= fault.die_at_token:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault.hang_at_token is not None and reached >= fault.hang_at_token:
+            engine.hung = True
+        if engine.hung:
+            # Looks again now and then, so that a mended engine goes on.
+            self._timer = self._loop.call_later(0.05, self._step)
+            return True
+        if fault.cut_at_token is not None and reached >= fault.cut_at_token:
+            engine.end(self._tally, Outcome.ABORTED)
+            self._cut()
+            return True
+        if fault.error_at_token is not None and reached >= fault.error_at_token:
+            engine.end(self._tally, Outcome.ABORTED)
+            if self._streamed:
+                problem = wire.error(fault.error_text, "InternalServerError", None, 500)
+                self._write(wire.chunk(b"data: %b\n\n" % problem) + wire.DONE)
+            self._over()
+            return True
+        return False
