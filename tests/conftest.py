@@ -1,12 +1,82 @@
-"""What every test may ask for. Nothing here is a stand-in: the database is a real PostgreSQL."""
+"""What every test may ask for. The database is a real PostgreSQL, started as `penstock up` starts it."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import asyncpg
+import pytest
 from hypothesis import settings
 
-# Two cores, shared: a fixed number of examples says more than a deadline. CI may ask for more.
-settings.register_profile("default", deadline=None, max_examples=60)
+from penstock.local import postgres
+from penstock_base import migrations
+
+ROOMS = [("access", "penstock.access"), ("engines", "penstock_engines"), ("billing", "penstock_billing")]
+"""Every room that has tables."""
+
+TEMPLATE = "penstock_template"
+_numbers = itertools.count(1)
+
+# No deadline: on two shared cores it says more of the neighbours than of us. CI may ask for more examples.
+settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def url_of(server: postgres.Postgres, database: str) -> str:
+    return server.url.replace("@/penstock?", f"@/{database}?")
+
+
+async def migrate(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await migrations.apply(
+            connection, [step for room, package in ROOMS for step in migrations.read(room, package)]
+        )
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    """One server for all tests that do not hurt it, with a migrated template database."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-test-"))
+
+    async def prepare() -> postgres.Postgres:
+        server = await postgres.start(folder / "postgres")
+        connection = await asyncpg.connect(url_of(server, "postgres"))
+        await connection.execute(f"create database {TEMPLATE}")
+        await connection.close()
+        await migrate(url_of(server, TEMPLATE))
+        return server
+
+    server = asyncio.run(prepare())
+    yield server
+    # At once: nobody needs its last checkpoint.
+    asyncio.run(server.child.stop(with_signal=signal.SIGQUIT, patience_s=15))
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def database_url(postgres_server: postgres.Postgres) -> AsyncIterator[str]:
+    """An empty, migrated database of this test's own, as a DSN that asyncpg takes."""
+    name = f"test_{next(_numbers)}"
+    connection = await asyncpg.connect(url_of(postgres_server, "postgres"))
+    await connection.execute(f"create database {name} template {TEMPLATE}")
+    yield url_of(postgres_server, name)
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[asyncpg.Pool]:
+    """A pool on `database_url`."""
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=5) as pool:
+        yield pool

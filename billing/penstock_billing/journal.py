@@ -239,11 +239,12 @@ class Journal:
 
     def _close_retired(self) -> None:
         while self._retired:
-            file, position = self._retired[0]
-            os.fdatasync(file)
-            os.ftruncate(file, position)
-            os.close(file)
-            del self._retired[0]
+            file, position = self._retired.pop(0)
+            try:
+                os.fdatasync(file)
+                os.ftruncate(file, position)
+            finally:
+                os.close(file)
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(folder)

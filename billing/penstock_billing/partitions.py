@@ -13,14 +13,13 @@ DAYS_AHEAD = 7
 async def ensure(connection: asyncpg.Connection, days: int = DAYS_AHEAD) -> int:
     """Make the partitions from yesterday until `days` ahead (UTC) that are missing; returns how many.
 
-    Rows that meanwhile went to the default partition move to their day's. Makes none when another process
-    is at it. Raises asyncpg.LockNotAvailableError when a long reader is in the way: try again later; until
-    then the default partition takes what has no other.
+    Rows that meanwhile went to the default partition move to their day's. Raises
+    asyncpg.LockNotAvailableError when a long reader (or another process at the same work) is in the way for
+    2 s: try again later; until then the default partition takes what has no other.
     """
     async with connection.transaction():
-        if not await connection.fetchval(SQL["try_lock"]):
-            return 0
         await connection.execute(SQL["limit_waiting"])
+        await connection.execute(SQL["lock"])
         made: int = await connection.fetchval(SQL["ensure"], days)
         return made
 

@@ -307,6 +307,8 @@ class Shipper:
         first_s, longest_s = BACK_OFF_S
         pause_s = min(longest_s, first_s * 2.0 ** min(self.state.failures, 16))
         self.state.failures += 1
+        while isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None:
+            error = error.__context__  # that a dead connection cannot be tidied up hides how it died
         self.state.last_error = f"{type(error).__name__}: {error}"
         if self.state.failures == 1:
             logger.warning("usage is not shipped, the journal keeps it: %s", self.state.last_error)

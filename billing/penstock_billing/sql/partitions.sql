@@ -1,10 +1,11 @@
--- name: try_lock
--- One process at a time makes partitions; the others need not wait for it.
-select pg_try_advisory_xact_lock(7306001202)
-
 -- name: limit_waiting
 -- Attaching waits for readers of the default partition, and everyone after us would wait behind us.
 set local lock_timeout = '2s'
+
+-- name: lock
+-- One process at a time makes partitions, and the others wait until they are there: an event on its way to
+-- the default partition while its day's is attached is refused, and its whole batch tried again.
+select pg_advisory_xact_lock(7306001202)
 
 -- name: ensure
 -- Yesterday too: what the last minutes before midnight used may be shipped after it.

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from penstock_billing import usage
+from penstock_billing.journal import Journal
+from penstock_billing.record import Outcome, UsageRecord
+from penstock_billing.shipper import Shipper
+
+Make = Callable[..., UsageRecord]
+DAY = datetime(2026, 3, 14, tzinfo=UTC)
+BOTH_DAYS = (DAY, DAY + timedelta(days=2))
+
+
+def ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+@pytest.fixture
+async def records(journal: Journal, shipper: Shipper, make: Make) -> list[UsageRecord]:
+    """Organisation 1 on both sides of midnight UTC, and organisation 2 at the same time."""
+    moments = [DAY, DAY + timedelta(hours=23, minutes=59, seconds=59.999), DAY + timedelta(days=1)]
+    made = [
+        make(ended_ms=ms(moment), organisation_id=organisation, project_id=project, outcome=outcome)
+        for moment in moments
+        for organisation in (1, 2)
+        for project in (7, 8)
+        for outcome in (Outcome.DONE, Outcome.CLIENT_GONE, Outcome.ENGINE_FAILED)
+    ]
+    for each in made:
+        journal.append(each)
+    await shipper.ship_once()
+    return made
+
+
+async def test_days_and_models_are_sums_of_requests(
+    database: asyncpg.Pool, records: list[UsageRecord]
+) -> None:
+    rows = await usage.by_day_and_model(database, 1, *BOTH_DAYS)
+    assert {row.day for row in rows} == {date(2026, 3, 14), date(2026, 3, 15)}
+    for row in rows:
+        mine = [
+            each
+            for each in records
+            if each.organisation_id == 1
+            and each.model == row.model
+            and datetime.fromtimestamp(each.ended_ms / 1000, UTC).date() == row.day
+        ]
+        paid = [each for each in mine if each.outcome.billable]
+        assert (row.requests, row.failed_requests) == (len(paid), len(mine) - len(paid))
+        assert row.input_tokens == sum(each.input_tokens for each in paid)
+        assert row.cached_tokens == sum(each.cached_tokens for each in paid)
+        assert row.output_tokens == sum(each.output_tokens for each in paid)
+        assert row.reasoning_tokens == sum(each.reasoning_tokens for each in paid)
+        assert row.cost_nano_usd == sum(each.cost_nano_usd for each in mine)
+    assert sum(row.requests + row.failed_requests for row in rows) == 18
+
+
+async def test_totals_are_the_sum_of_the_days(database: asyncpg.Pool, records: list[UsageRecord]) -> None:
+    totals = await usage.totals(database, 1, *BOTH_DAYS)
+    rows = await usage.by_day_and_model(database, 1, *BOTH_DAYS)
+    for name in usage.UsageTotals.__struct_fields__:
+        assert getattr(totals, name) == sum(getattr(row, name) for row in rows)
+
+
+async def test_the_end_of_a_period_is_not_in_it(database: asyncpg.Pool, records: list[UsageRecord]) -> None:
+    first = await usage.totals(database, 1, DAY, DAY + timedelta(days=1))
+    assert first.requests + first.failed_requests == 12
+
+
+async def test_a_project_is_a_part_of_its_organisation(
+    database: asyncpg.Pool, records: list[UsageRecord]
+) -> None:
+    everything = await usage.totals(database, 1, *BOTH_DAYS)
+    parts = [await usage.totals(database, 1, *BOTH_DAYS, project_id=project) for project in (7, 8)]
+    assert sum(part.cost_nano_usd for part in parts) == everything.cost_nano_usd
+    assert {part.requests for part in parts} == {6}
+
+
+async def test_nobody_sees_anothers_usage(database: asyncpg.Pool, records: list[UsageRecord]) -> None:
+    nothing = await usage.totals(database, 3, *BOTH_DAYS)
+    assert nothing == usage.UsageTotals(
+        requests=0,
+        failed_requests=0,
+        input_tokens=0,
+        cached_tokens=0,
+        output_tokens=0,
+        reasoning_tokens=0,
+        cost_nano_usd=0,
+    )
+    assert await usage.by_day_and_model(database, 3, *BOTH_DAYS) == []
+    assert await usage.totals(database, 1, *BOTH_DAYS, project_id=9) == nothing
+    theirs = next(each for each in records if each.organisation_id == 2)
+    assert await usage.request(database, 1, theirs.request_id) is None
+    assert await usage.request(database, 2, theirs.request_id) is not None
+
+
+async def test_a_request_is_found_by_our_id_and_by_the_clients(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make
+) -> None:
+    first, second = (make(organisation_id=1, client_request_id="mine", ended_ms=ms(DAY) + n) for n in (0, 1))
+    # A client that names its request as we named another must not hide that one.
+    imitator = make(organisation_id=1, client_request_id=first.request_id, ended_ms=ms(DAY) + 2)
+    for each in (first, second, imitator):
+        journal.append(each)
+    await shipper.ship_once()
+    found = await usage.request(database, 1, first.request_id)
+    assert found is not None
+    assert (found.request_id, found.cost_nano_usd) == (first.request_id, first.cost_nano_usd)
+    assert (found.outcome, found.ended_at) == (first.outcome, DAY)
+    latest = await usage.request(database, 1, "mine")
+    assert latest is not None
+    assert latest.request_id == second.request_id
+    assert await usage.request(database, 1, "unknown") is None
+
+
+async def test_dashboards_and_lookups_scan_no_events(database: asyncpg.Pool) -> None:
+    async with database.acquire() as connection:
+        await connection.execute("set enable_seqscan = off")
+        plan = await connection.fetch("explain " + usage.SQL["by_day_and_model"], 1, *BOTH_DAYS, None)
+        text = "\n".join(row[0] for row in plan)
+        assert "usage_event" not in text
+        assert "usage_minute_identity" in text
+        plan = await connection.fetch("explain " + usage.SQL["request"], 1, "x")
+        assert not any("Seq Scan" in row[0] for row in plan)
