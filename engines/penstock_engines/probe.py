@@ -19,6 +19,8 @@ from penstock_engines.spec import EngineSpec
 SCRAPE_S: Final = 10.0
 """The metrics page takes milliseconds; an engine that is this late is not well."""
 
+CHAT: Final = "/v1/chat/completions"
+
 
 class ProbeError(EngineFailure):
     """The engine gave no proper answer to a probe."""
@@ -57,14 +59,21 @@ class EngineProbe:
     async def answer(self, timeout_s: float) -> None:
         """Have the engine do the smallest real piece of its work; raises ProbeError unless it does."""
         path, body = _smallest_work(self._spec)
+        response = await self._post(path, body, timeout_s)
+        if response.status_code == httpx.codes.BAD_REQUEST and path == CHAT:
+            # A model without a chat template, or with one that wants other words, completes text as well.
+            body = {"json": {"model": self._spec.model, "prompt": "a", "max_tokens": 1}}
+            response = await self._post("/v1/completions", body, timeout_s)
+        if response.status_code != httpx.codes.OK:
+            raise ProbeError(f"a one-token request was answered with status {response.status_code}")
+
+    async def _post(self, path: str, body: dict[str, Any], timeout_s: float) -> httpx.Response:
         try:
-            response = await self._client.post(path, timeout=timeout_s, **body)
+            return await self._client.post(path, timeout=timeout_s, **body)
         except httpx.TimeoutException:
             raise ProbeError(f"no answer to a one-token request within {timeout_s:g} s") from None
         except httpx.HTTPError as error:
             raise ProbeError(f"no answer to a one-token request: {type(error).__name__}") from None
-        if response.status_code != httpx.codes.OK:
-            raise ProbeError(f"a one-token request was answered with status {response.status_code}")
 
     async def figures(self) -> EngineFigures:
         """Read the engine's figures; raises ScrapeError."""
@@ -88,8 +97,9 @@ def _smallest_work(spec: EngineSpec) -> tuple[str, dict[str, Any]]:
             "data": {"model": model},
             "files": {"file": ("a.wav", _silence())},
         }
-    # Not the chat route: a template may need words that a probe does not know.
-    return "/v1/completions", {"json": {"model": model, "prompt": "a", "max_tokens": 1}}
+    # The route that people use first is the one that should not be slow the first time.
+    messages = [{"role": "user", "content": "a"}]
+    return CHAT, {"json": {"model": model, "messages": messages, "max_tokens": 1}}
 
 
 def _silence() -> bytes:
