@@ -198,6 +198,7 @@ def main() -> None:
     listener.listen(64)
     unready.rename(arguments.socket)
     began_s = time.monotonic()
+    shared_memory.remove_orphans()
     serve.warm()
     gc.collect()
     # What is here now is here for good: collecting it in every child would copy all its pages.

@@ -133,6 +133,7 @@ class Generation:
         self._cut = cut
         self._over = over
         self._made = 0
+        self._has_hung = False
         self._paused = False
         self._timer: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
@@ -209,8 +210,8 @@ class Generation:
         reached = self._made * self._choices + 1
         if fault.die_at_token is not None and reached >= fault.die_at_token:
             os.kill(os.getpid(), signal.SIGKILL)
-        if fault.hang_at_token is not None and reached >= fault.hang_at_token:
-            engine.hung = True
+        if fault.hang_at_token is not None and reached >= fault.hang_at_token and not self._has_hung:
+            engine.hung = self._has_hung = True
         if engine.hung:
             # Looks again now and then, so that a mended engine goes on.
             self._timer = self._loop.call_later(0.05, self._step)

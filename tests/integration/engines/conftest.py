@@ -144,7 +144,9 @@ def zygote(loop_thread: LoopThread) -> Iterator[ZygoteLauncher]:
         await launcher.warm()
         return launcher
 
+    os.environ["PENSTOCK_CANARY"] = "secret-of-the-parent"
     launcher = loop_thread.do(make())
+    del os.environ["PENSTOCK_CANARY"]
     yield launcher
     loop_thread.do(launcher.close())
     shutil.rmtree(folder)
