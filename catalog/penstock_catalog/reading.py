@@ -101,8 +101,6 @@ class _Reading:
     def value(self, node: yaml.Node, kind: Any, path: str, line: int) -> Any:
         """Read one node as the annotated type `kind`; `line` is where its key stands."""
         bare = schema.bare(kind)
-        if isinstance(node, yaml.ScalarNode) and nodes.plain(node) is None and schema.nullable(kind):
-            return None
         if structs := schema.structs(bare):
             return (
                 self.tagged(node, structs, path, line)

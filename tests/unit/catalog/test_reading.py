@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_catalog import reading
-from penstock_catalog.cards import EndpointKind, FolderSource, ModelCard, Task
+from penstock_catalog.cards import EndpointKind, FolderSource, HubSource, ModelCard, Task
 from penstock_catalog.errors import CardError, CardProblem
 
 WriteCard = Callable[..., Path]
@@ -166,6 +166,20 @@ def test_a_folder_source_is_found_from_the_cards_own_folder(
         ("task: chat", "task: embedding", 1, "embedding_dimensions", "states the length of its vectors"),
         ("logprobs]", "tools]", 21, "engine.tool_parser", "capabilities has tools"),
         ("logprobs]", "reasoning]", 21, "engine.reasoning_parser", "capabilities has reasoning"),
+        (
+            "kind: folder\n  path: ../weights",
+            f"kind: hub\n  repository: a/b\n  digests: {{x.json: {'0' * 64}}}",
+            16,
+            "source.digests",
+            "state revision too",
+        ),
+        (
+            "kind: folder\n  path: ../weights",
+            "kind: hub\n  repository: a/b\n  revision: main",
+            16,
+            "source.revision",
+            "40 hexadecimal digits",
+        ),
         ("prices:\n", "prices: &p\n", 16, "", "anchors and aliases"),
         ("id: acme", "id: !!str acme", 1, "", "tag"),
         ("  kind: folder", "\tkind: folder", 14, "", "a tab at the start of the line"),
@@ -177,6 +191,17 @@ def test_each_mistake_is_told_with_its_line_and_field(
 ) -> None:
     found = problems(write_card((old, new)), today)
     assert any(at == line and where.startswith(field) and words in text for at, where, text in found), found
+
+
+def test_null_stands_for_a_value_that_is_not_known(write_card: WriteCard, today: datetime.date) -> None:
+    unpinned = "kind: hub\n  repository: a/b\n  revision: null"
+    file = write_card(
+        ("kind: folder\n  path: ../weights", unpinned), ("  max_output_tokens: 512", "  tool_parser: null")
+    )
+    card = reading.read(file, today).card
+    assert isinstance(card.source, HubSource)
+    assert card.source.revision is None
+    assert card.max_output_tokens == card.context_length
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(write_card: WriteCard, today: datetime.date) -> None:
