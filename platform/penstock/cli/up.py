@@ -11,6 +11,7 @@ from penstock import settings
 from penstock.local import problems, steps
 from penstock.local import up as local_up
 from penstock_base import migrations
+from penstock_catalog.errors import CardError
 
 INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C ended before it was done."""
@@ -51,7 +52,7 @@ def command(host: str, port: int, workers: int, as_json: bool, ready_within: flo
     options = local_up.Options(host, port, workers, as_json, ready_within)
     try:
         ready = asyncio.run(local_up.run(options, steps.Steps(), _say))
-    except (problems.LocalError, settings.SettingsError, migrations.MigrationError) as error:
+    except (problems.LocalError, settings.SettingsError, migrations.MigrationError, CardError) as error:
         click.echo(f"penstock: {error}", err=True)
         sys.exit(1)
     sys.exit(0 if ready else INTERRUPTED)

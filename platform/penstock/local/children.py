@@ -19,7 +19,7 @@ from penstock.local.accounts import Account
 PR_SET_PDEATHSIG = 1
 LOGS_KEPT = 3
 TAIL_BYTES = 4096
-PROBE_EVERY_S = 0.02
+PROBE_FIRST_S, PROBE_MAX_S = 0.01, 0.25
 
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 KEPT_PREFIXES = ("PENSTOCK_", "PYTHON", "LC_", "SSL_", "OTEL_")
@@ -162,6 +162,7 @@ async def until_ready(child: Child, probe: Callable[[], Awaitable[bool]], *, pat
     Raises ChildError with the end of the log when the child ends first or takes longer than `patience_s`.
     """
     deadline = time.monotonic() + patience_s
+    wait_s = PROBE_FIRST_S
     while True:
         if not child.running:
             raise child.death(await child.ended())
@@ -171,7 +172,8 @@ async def until_ready(child: Child, probe: Callable[[], Awaitable[bool]], *, pat
             raise problems.ChildError(
                 f"{child.name} was not ready after {patience_s:.0f} s; see {child.log}:\n{child.last_words()}"
             )
-        await asyncio.sleep(PROBE_EVERY_S)
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, PROBE_MAX_S)
 
 
 def bare_environment() -> dict[str, str]:

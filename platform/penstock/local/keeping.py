@@ -31,11 +31,13 @@ class Kept:
         *,
         with_signal: signal.Signals = signal.SIGTERM,
         patience_s: float,
+        after_end: Callable[[Child], None] = lambda _: None,
     ) -> None:
         self._start = start
         self._note = note
         self._signal = with_signal
         self._patience_s = patience_s
+        self._after_end = after_end
         self._stopping = False
         self._child: Child | None = None
         self.tolerant = False
@@ -57,7 +59,8 @@ class Kept:
                 raise child.death(status)
             failures = 1 if time.monotonic() - began > STEADY_AFTER_S else failures + 1
             wait_s = pause_s(failures)
-            self._note(f"{child.death(status)}\nstarting {child.name} again in {wait_s:.1f} s")
+            self._note(f"{child.death(status).brief}; starting it again in {wait_s:.1f} s")
+            self._after_end(child)
             await asyncio.sleep(wait_s)
             await self._again(child)
 

@@ -18,6 +18,11 @@ class SoftwareError(LocalError):
 class ChildError(LocalError):
     """A child process did not become ready, or ended while it was needed."""
 
+    @property
+    def brief(self) -> str:
+        """What happened, without the end of the log."""
+        return str(self).partition(":\n")[0]
+
 
 class PortError(LocalError):
     """The address to listen on cannot be had."""

@@ -53,6 +53,11 @@ class State:
             file.write(msgspec.json.encode(run))
         fresh.rename(self.home / RUN_FILE)
 
+    def forget_process(self, pid: int) -> None:
+        """Take a dead process out of the figures that count the living: the `live` gauges."""
+        for figures in (self.home / "metrics").glob(f"gauge_live*_{pid}.db"):
+            figures.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let another `penstock up` have the folder."""
         (self.home / RUN_FILE).unlink(missing_ok=True)
@@ -94,8 +99,11 @@ def _take(home: Path) -> State:
         (home / "layout").write_text(LAYOUT, encoding="ascii")
         for name in FOLDERS:
             (home / name).mkdir(mode=0o700, exist_ok=True)
-        # A run that was killed left its own behind; nobody should follow it to a database that is gone.
+        # A run that was killed left these: nobody should follow it to a database that is gone, or count its
+        # processes among the living.
         (home / RUN_FILE).unlink(missing_ok=True)
+        for figures in (home / "metrics").glob("*.db"):
+            figures.unlink()
     except BaseException:
         os.close(lock)
         raise

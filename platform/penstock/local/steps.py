@@ -17,6 +17,7 @@ class Steps:
     def __init__(self, console: Console | None = None) -> None:
         self._console = Console(stderr=True, highlight=False) if console is None else console
         self._status: Status | None = None
+        self._detail = ""
         self._began = time.monotonic()
 
     @contextmanager
@@ -37,9 +38,14 @@ class Steps:
             self._say(f"{mark} {escape(name)} [dim]{time.monotonic() - began:.1f} s[/dim]")
 
     def detail(self, text: str) -> None:
-        """Say what the running step waits for; only a terminal shows it."""
+        """Say what the running step waits for, each time that changes."""
+        if text == self._detail:
+            return
+        self._detail = text
         if self._status:
             self._status.update(escape(text))
+        else:
+            self._say(f"  {escape(text)}")
 
     def note(self, text: str) -> None:
         """One line between steps: something that happened."""

@@ -9,10 +9,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import asyncpg
 import httpx
@@ -112,10 +112,13 @@ class _Up:
             key = await self._key(told)
         with self._show.step(f"gateway and engines for {', '.join(told.models) or 'no model'}"):
             await self._start_service(held, listener, told)
+            # While the engines load there is time to look at the cards, and to say what is wrong with them.
+            model = await asyncio.to_thread(_chat_model, told)
+            await self._until_ready(listening.base_url(listener), told.models)
         url = listening.base_url(listener)
         held.announce(state.Run(os.getpid(), f"{url}/v1", told.database_url, told.redis_url))
         self.ready = True
-        self._welcome(f"{url}/v1", key, told)
+        self._welcome(f"{url}/v1", key, model)
 
     async def _start_servers(self, held: state.State) -> None:
         """PostgreSQL and Valkey, unless the environment names servers of its own."""
@@ -154,8 +157,13 @@ class _Up:
         async def start_controller() -> children.Child:
             return self._python("controller", held, ["controller"], self._environ)
 
+        def forget(child: children.Child) -> None:
+            held.forget_process(child.pid)
+
         # Started before the gateway, so stopped after it: no engine ends under a running request.
-        controller = Kept(start_controller, self._show.note, patience_s=CONTROLLER_PATIENCE_S)
+        controller = Kept(
+            start_controller, self._show.note, patience_s=CONTROLLER_PATIENCE_S, after_end=forget
+        )
         self._drained.append(controller)
         await self._keep(controller)
         environment = children.own_environment(self._environ, {})
@@ -166,12 +174,12 @@ class _Up:
             async def start_gateway(name: str = f"gateway-{number}") -> children.Child:
                 return self._python(name, held, ["gateway", "--fd", str(handle)], environment, handle)
 
-            gateways.append(Kept(start_gateway, self._show.note, patience_s=told.drain_s + DRAIN_MARGIN_S))
+            patience_s = told.drain_s + DRAIN_MARGIN_S
+            gateways.append(Kept(start_gateway, self._show.note, patience_s=patience_s, after_end=forget))
         self._drained += gateways
         await self._keep(*gateways)
         # Nobody may knock at a door behind which all workers are leaving.
         self._stack.callback(listener.close)
-        await self._until_ready(listening.base_url(listener))
 
     def _python(
         self, name: str, held: state.State, command: list[str], environment: dict[str, str], *handles: int
@@ -198,9 +206,9 @@ class _Up:
             self._kept.append(kept)
             self.keepers.append(asyncio.create_task(kept.keep()))
 
-    async def _until_ready(self, url: str) -> None:
-        """Wait for /readyz; a child that ends meanwhile is the reason why it never comes."""
-        ready = asyncio.create_task(self._poll(f"{url}/readyz"))
+    async def _until_ready(self, url: str, models: Sequence[str]) -> None:
+        """Wait until every wanted model is served; a child that ends meanwhile is why it never comes."""
+        ready = asyncio.create_task(self._poll(_readiness(url, models)))
         try:
             await asyncio.wait(
                 {ready, *self.keepers},
@@ -230,14 +238,13 @@ class _Up:
                 else:
                     if answer.status_code == 200:
                         return
-                    self._show.detail(f"waiting: {answer.text.strip()[:200]}")
+                    self._show.detail(_missing(answer))
                 await asyncio.sleep(PROBE_EVERY_S)
 
-    def _welcome(self, url: str, key: str | None, told: settings.Settings) -> None:
+    def _welcome(self, url: str, key: str | None, model: str) -> None:
         if self._options.as_json:
             self._say(json.dumps({"base_url": url, "api_key": key, "pid": os.getpid()}))
             return
-        model = told.models[0] if told.models else "MODEL"
         self._say(welcome.text(welcome.Ready(url, key, model, self._show.total_s())))
 
     async def settle(self, *tasks: asyncio.Task[object]) -> None:
@@ -245,6 +252,37 @@ class _Up:
         for task in (*tasks, *self.keepers):
             task.cancel()
         await asyncio.gather(*tasks, *self.keepers, return_exceptions=True)
+
+
+def _readiness(url: str, models: Sequence[str]) -> str:
+    """What to ask: a gateway without any model is never ready, but it can be well."""
+    return f"{url}/readyz?{urlencode([('model', model) for model in models])}" if models else f"{url}/healthz"
+
+
+def _missing(answer: httpx.Response) -> str:
+    """What a gateway that is not ready waits for."""
+    try:
+        states: dict[str, str] = answer.json()["models"]
+    except (ValueError, KeyError):
+        return f"the gateway answers {answer.status_code}"
+    return ", ".join(f"{model}: {state}" for model, state in states.items())
+
+
+def _chat_model(told: settings.Settings) -> str:
+    """Choose the model for the welcome's snippets; raises CardError for any bad card.
+
+    Raises LocalError for a wanted model that has no card.
+    """
+    # Here, because it takes half a second that the start can do without.
+    from penstock_catalog.shelf import BUILTIN, Shelf  # noqa: PLC0415
+
+    shelf = Shelf.open([BUILTIN, *told.cards])
+    cards = [shelf.get(model) for model in told.models]
+    if unknown := [model for model, card in zip(told.models, cards, strict=True) if card is None]:
+        raise problems.LocalError(
+            f"PENSTOCK_MODELS names {unknown[0]}, which has no card: `penstock models` lists those that have"
+        )
+    return next((card.id for card in cards if card and card.task == "chat"), "MODEL")
 
 
 def without_password(url: str) -> str:
