@@ -13,8 +13,8 @@ from typing import Protocol, cast
 
 import httptools
 
-IDLE_S = 4.0
-"""Longest rest of a kept connection: below the 5 s after which vLLM's server closes it."""
+IDLE_S = 300.0
+"""Longest rest of a kept connection: below the 600 s after which our engines close it (spec.KEEP_ALIVE_S)."""
 
 
 class EngineGone(Exception):

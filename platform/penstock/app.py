@@ -124,7 +124,7 @@ class Gateway:
     def readiness(self) -> Readiness:
         """What stands between this gateway and an answer."""
         served = dict.fromkeys(self._settings.models) | dict.fromkeys(self.directory.models())
-        states = {model: self.directory.state(model) for model in served}
+        states = {model: _in_words(*self.directory.state(model)) for model in served}
         able = self.keyring.loaded and self.journal.healthy
         return Readiness(
             ready=able and any(state.startswith("ready") for state in states.values()),
@@ -178,6 +178,10 @@ class Gateway:
             raise
         except Exception:
             logger.exception("the loop %s ended", name)
+
+
+def _in_words(state: str, reason: str) -> str:
+    return f"{state} ({reason})" if reason else state
 
 
 async def open_gateway(settings: Settings) -> Gateway:

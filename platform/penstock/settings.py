@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -39,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """PENSTOCK_FIRST_BYTE_TIMEOUT_S: how long an engine may take until its first byte."""
     stall_timeout_s: float
     """PENSTOCK_STALL_TIMEOUT_S: how long a running stream may bring nothing."""
+    hub_endpoint: str
+    """PENSTOCK_HUB_ENDPOINT: where weights come from, https://huggingface.co or a mirror of it."""
+    hub_token: str
+    """PENSTOCK_HUB_TOKEN: for gated and private repositories of the hub."""
     metrics_token: str
     """PENSTOCK_METRICS_TOKEN: the bearer token for /metrics; without one only loopback may scrape."""
     log_level: str
@@ -91,6 +96,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         drain_s=_number(env, "DRAIN_S", 30, least=0),
         first_byte_timeout_s=_number(env, "FIRST_BYTE_TIMEOUT_S", 600, least=1),
         stall_timeout_s=_number(env, "STALL_TIMEOUT_S", 60, least=1),
+        hub_endpoint=_address(env, "HUB_ENDPOINT", "https://huggingface.co"),
+        hub_token=env.get("PENSTOCK_HUB_TOKEN", ""),
         metrics_token=env.get("PENSTOCK_METRICS_TOKEN", ""),
         log_level=_choice(env, "LOG_LEVEL", ("debug", "info", "warning", "error"), "info"),
     )
@@ -163,6 +170,14 @@ def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...], default
     value = env.get(PREFIX + name, default).lower()
     if value not in choices:
         raise SettingsError(f"{PREFIX}{name} is {value!r}: it must be one of {', '.join(choices)}")
+    return value
+
+
+def _address(env: Mapping[str, str], name: str, default: str) -> str:
+    value = env.get(PREFIX + name, default).rstrip("/")
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise SettingsError(f"{PREFIX}{name} is {value!r}: it must be an http:// or https:// address")
     return value
 
 

@@ -159,7 +159,7 @@ def test_a_host_header_opens_nothing(platform: Any) -> None:
     parts = urlsplit(platform.root_url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as raw:
         raw.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x/healthz?y=\r\nConnection: close\r\n\r\n")
-        assert raw.recv(4096).startswith(b"HTTP/1.1 401")
+        assert raw.recv(4096)[9:12] in {b"400", b"401"}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from penstock_billing.shipper import DATABASE_AWAY
 from penstock_catalog import artifacts
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.errors import ArtifactError
+from penstock_catalog.hub import Hub
 from penstock_catalog.shelf import Shelf
 from penstock_engines import registry
 from penstock_engines.launch import Launcher
@@ -38,6 +39,7 @@ STANDBY_EVERY_S = 1.0
 SYNC_EVERY_S = 1.0
 FIGURES_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 3600.0
+STARTING = ReplicaState.STARTING.value
 
 
 class UnknownModelError(Exception):
@@ -56,7 +58,10 @@ class Controller:
         self._boot = ids.random_text(10)
         self._replicas: dict[str, Replica] = {}
         self._untold: set[str] = set()
-        self._told = asyncio.Event()
+        self._draining = False
+        self._fetching: dict[str, Registered] = {}
+        """Engines without weights yet, as the registry should show them."""
+        self._hub = Hub(settings.hub_endpoint, settings.hub_token or None)
         self.cards = [self._card(model) for model in settings.models]
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -118,6 +123,7 @@ class Controller:
             loops = [group.create_task(loop) for loop in (self._tell(), self._figures(), self._keep_house())]
             engines = [group.create_task(self._engine(card)) for card in self.cards]
             await stop.wait()
+            self._draining = True
             logger.info("draining %d engines", len(self._replicas))
             await asyncio.gather(*(r.stop(self._settings.drain_s) for r in self._replicas.values()))
             for task in (*engines, *loops):
@@ -128,12 +134,20 @@ class Controller:
         """One engine of a model, from its weights to its end."""
         replica_id = f"{card.file_stem}-{ids.random_text(4)}"
         folder = self._settings.engines_folder / replica_id
+
+        def progress(done: artifacts.Progress) -> None:
+            share = f"{done.done_bytes / done.total_bytes:.0%}" if done.total_bytes else "0%"
+            self._fetching[replica_id] = self._registered(
+                replica_id, card, STARTING, f"fetching weights: {share} of {done.total_bytes:,} bytes"
+            )
+
         try:
-            weights = await artifacts.locate(card, self._settings.models_folder, _log_progress)
+            weights = await artifacts.locate(card, self._settings.models_folder, progress, self._hub)
         except ArtifactError as error:
             logger.error("no weights", extra={"model": card.id, "reason": str(error)})
-            await self._put(self._registered(replica_id, card, ReplicaState.STARTING.value, str(error)))
+            self._fetching[replica_id] = self._registered(replica_id, card, STARTING, str(error))
             return
+        self._fetching.pop(replica_id, None)
         spec = EngineSpec(card.id, weights, card.task, card.context_length, card.engine)
         log = self._settings.home / "logs" / f"engine-{card.file_stem}.log"
         replica = Replica(spec, self._launcher, folder, self._changed, log=log)
@@ -154,12 +168,14 @@ class Controller:
         except DATABASE_AWAY as error:
             # The engine does not wait for the database; `_tell` says it as soon as it can.
             logger.warning("state not recorded", extra={"replica": replica_id, "reason": str(error)})
-        self._told.set()
 
     async def _tell(self) -> None:
         """Record states that could not be recorded at once."""
         while True:
             await asyncio.sleep(SYNC_EVERY_S)
+            for fetching in list(self._fetching.values()):
+                with contextlib.suppress(*DATABASE_AWAY):
+                    await registry.put(self._pool, fetching, self._boot)
             for replica_id in list(self._untold):
                 with contextlib.suppress(*DATABASE_AWAY):
                     await self._tell_one(replica_id)
@@ -167,7 +183,7 @@ class Controller:
     async def _tell_one(self, replica_id: str) -> None:
         replica = self._replicas[replica_id]
         card = self._card(replica.spec.model)
-        if replica.state is ReplicaState.GONE:
+        if replica.state is ReplicaState.GONE and self._draining:
             await registry.remove(self._pool, replica_id)
         else:
             # A state without trouble needs no reason.
@@ -177,10 +193,6 @@ class Controller:
             )
         self._untold.discard(replica_id)
         await self._changes.tell(Change.REPLICAS)
-
-    async def _put(self, registered: Registered) -> None:
-        with contextlib.suppress(*DATABASE_AWAY):
-            await registry.put(self._pool, registered, self._boot)
 
     def _registered(self, replica_id: str, card: ModelCard, state: str, reason: str | None) -> Registered:
         socket = self._settings.engines_folder / replica_id / "engine.sock"
@@ -223,8 +235,3 @@ class Controller:
                 logger.info("partitions made ahead of %s", datetime.now(UTC).date())
             except DATABASE_AWAY as error:
                 logger.warning("partitions not made", extra={"reason": str(error)})
-
-
-def _log_progress(progress: artifacts.Progress) -> None:
-    """Show a download in the controller's log."""
-    logger.info("weights: %s", progress)

@@ -131,7 +131,7 @@ class Inference:
             raise MeteringFailed("usage cannot be recorded right now, so no request is taken")
         price = self._prices.current(card.id)
         if price is None:
-            raise NoEngine(card.id, "it has no price yet")
+            raise NoEngine(card.id, "without a price yet")
         return Call(
             event_id=event_id,
             request_id=f"req_{event_id.hex()}",

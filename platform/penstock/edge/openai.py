@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -38,7 +38,7 @@ class Part(Struct):
 class Message(Struct):
     """One message of a conversation, as far as we decide by it."""
 
-    role: str
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
 
 
@@ -123,6 +123,7 @@ IGNORED = {
 }
 """Accepted and not passed on: notes to OpenAI's own service, or written by us."""
 
+ONE = Raw(b"1")
 FORCED_STREAM_OPTIONS = Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
 
 DECODERS: dict[Surface, msgspec.json.Decoder[Any]] = {
@@ -162,6 +163,9 @@ def engine_body(surface: Surface, body: bytes, *, streamed: bool) -> bytes:
         hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(allowed | IGNORED))}"
         raise BadRequest(f"unknown field {name[:100]!r}{hint}", param=name[:100], code="unknown_parameter")
     kept = {name: value for name, value in fields.items() if name in allowed}
+    if "temperature" not in kept and kept.get("n", ONE) != ONE:
+        # OpenAI's default; a model whose own default is greedy could not give several answers.
+        kept["temperature"] = ONE
     if streamed:
         kept["stream_options"] = FORCED_STREAM_OPTIONS
     return encode(kept)

@@ -12,10 +12,10 @@ from penstock_engines.registry import Registered
 
 
 class NoEngine(Exception):
-    """No engine of the model can take a request now; `reason` says what is known of it."""
+    """No engine of the model can take a request now; `state` is the best that there is of it."""
 
-    def __init__(self, model: str, reason: str) -> None:
-        super().__init__(f"no engine of {model} is ready: {reason}; nothing was billed")
+    def __init__(self, model: str, state: str) -> None:
+        super().__init__(f"no engine of {model} is ready ({state}); nothing was billed, try again")
         self.retry_after_s = 5
 
 
@@ -65,25 +65,25 @@ class Directory:
         self.loaded = True
 
     def ready(self, model: str) -> list[Target]:
-        """The engines of a model that take requests; raises NoEngine with the reason when there is none."""
+        """The engines of a model that take requests; raises NoEngine when there is none."""
         targets = self._by_model.get(model, [])
         ready = [target for target in targets if target.ready]
         if not ready:
-            raise NoEngine(model, self.state(model))
+            raise NoEngine(model, self.state(model)[0])
         return ready
 
     def models(self) -> list[str]:
         """Models that have an engine, in whatever state."""
         return list(self._by_model)
 
-    def state(self, model: str) -> str:
-        """The best state among a model's engines, and why it is no better."""
+    def state(self, model: str) -> tuple[str, str]:
+        """The best state among a model's engines, and for operators why it is no better."""
         registered = [target.registered for target in self._by_model.get(model, [])]
-        for state in ("ready", "starting", "draining"):
+        for state in ("ready", "starting", "draining", "gone"):
             for one in registered:
                 if one.state == state:
-                    return f"{state} ({one.reason})" if one.reason else state
-        return "not started"
+                    return state, one.reason or ""
+        return "not started", "the controller has not come to it yet"
 
     def close(self) -> None:
         """Close every kept connection."""

@@ -37,6 +37,4 @@ async def fetch(address: EngineAddress, request_id: str) -> EngineUsage | None:
         return None
     if receipt is None or not receipt.finished:
         return None
-    return EngineUsage(
-        receipt.prompt_tokens, receipt.completion_tokens, PromptDetails(receipt.cached_tokens)
-    )
+    return EngineUsage(receipt.prompt_tokens, receipt.completion_tokens, PromptDetails(receipt.cached_tokens))
