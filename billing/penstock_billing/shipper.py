@@ -66,7 +66,13 @@ class Shipper:
     """Ships the journals of one folder. `run` for as long as the process lives, then `drain` and `close`."""
 
     def __init__(
-        self, database_url: str, folder: Path, journal: Journal | None = None, *, keep: timedelta = KEEP
+        self,
+        database_url: str,
+        folder: Path,
+        journal: Journal | None = None,
+        *,
+        keep: timedelta = KEEP,
+        command_timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> None:
         """`journal` is this process's own, in `folder`; without one, only files of the dead are shipped."""
         self.state = ShipperState()
@@ -74,6 +80,7 @@ class Shipper:
         self._folder = folder
         self._journal = journal
         self._keep = keep
+        self._command_timeout_s = command_timeout_s
         self._connection: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
         self._shipped: dict[Path, int] = {}
@@ -175,7 +182,7 @@ class Shipper:
             self._connection = await asyncpg.connect(
                 self._database_url,
                 timeout=5,
-                command_timeout=COMMAND_TIMEOUT_S,
+                command_timeout=self._command_timeout_s,
                 server_settings={"application_name": "penstock shipper"},
             )
             await shipping.prepare(self._connection)

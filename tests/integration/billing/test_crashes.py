@@ -22,7 +22,9 @@ import asyncpg
 import pytest
 
 from penstock_billing import frames, invariants
+from penstock_billing.journal import Journal
 from penstock_billing.shipper import DATABASE_AWAY
+from penstock_billing.testing import usage_record
 
 SEED = int(os.environ.get("PENSTOCK_SEED", "0")) or random.randrange(1, 2**31)
 ACK = struct.Struct("<16sQ")
@@ -187,6 +189,45 @@ async def test_nothing_acknowledged_is_lost_or_doubled_whatever_is_killed(
                 tear(folder, dice)
     assert len(writers.acknowledged) > 1000
     await expect_each_once(url, folder, writers, until)
+
+
+async def test_a_shipper_killed_in_the_middle_of_a_backlog_repeats_nothing_and_skips_nothing(
+    database: asyncpg.Pool, database_url: str, folder: Path, until: Until
+) -> None:
+    dice = random.Random(SEED)
+    journal = Journal(folder)
+    records = [usage_record(organisation_id=1 + n % 50, cost_nano_usd=n) for n in range(50_000)]
+    for each in records:
+        journal.append(each)
+    journal.close()
+
+    async def shipped() -> int:
+        return int(await database.fetchval("select coalesce(sum(records), 0) from billing.journal_cursor"))
+
+    for _ in range(6):
+        if (before := await shipped()) == len(records):
+            break  # a fast machine; most of the kills were made
+        with process(SHIPPER, database_url, str(folder)) as shipper:
+
+            async def at_work(before: int = before) -> bool:
+                return await shipped() > before
+
+            await until(at_work)
+            # Anywhere within a batch, which takes some 20 ms.
+            await asyncio.sleep(dice.uniform(0, 0.04))
+            shipper.kill()
+
+    async def done() -> bool:
+        return await shipped() == len(records)
+
+    with process(SHIPPER, database_url, str(folder)):
+        await until(done)
+    async with database.acquire() as connection:
+        assert await invariants.check(connection, COUNTED) == []
+        rows = await connection.fetch("select event_id, cost_nano_usd from billing.usage_event")
+    assert {row["event_id"].bytes: row["cost_nano_usd"] for row in rows} == {
+        each.event_id: each.cost_nano_usd for each in records
+    }
 
 
 async def test_a_stopped_writer_that_wakes_up_again_goes_on_where_it_was(

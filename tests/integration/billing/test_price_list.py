@@ -47,8 +47,13 @@ async def test_a_model_that_is_not_offered_keeps_its_price(database: asyncpg.Poo
 
 async def test_processes_that_start_together_make_one_version(database: asyncpg.Pool) -> None:
     offers = [Offer(f"model-{n}", n, n, n) for n in range(20)]
-    created = await asyncio.gather(*(sync(database, *offers) for _ in range(5)))
-    assert sorted(len(each) for each in created) == [0, 0, 0, 0, 20]
+    async with database.acquire() as first, first.transaction():
+        assert len(await prices.sync_list(first, offers)) == 20
+        second = asyncio.create_task(sync(database, *offers))
+        # It waits, rather than adding what it cannot see yet a second time.
+        await asyncio.wait([second], timeout=0.3)
+        assert not second.done()
+    assert await second == []
 
 
 @pytest.mark.parametrize(

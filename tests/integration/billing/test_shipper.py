@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -273,6 +274,53 @@ async def test_a_session_that_is_cut_is_replaced(
 
             await until(shipped)
     assert shipper.state.conflicts == 0
+    await expect(records)
+
+
+async def test_a_round_that_failed_is_tried_again_without_another_append(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make, expect: Expect, until: Until
+) -> None:
+    await shipper.ship_once()
+    await database.execute("alter table billing.entry rename to hidden")
+    async with running(shipper):
+        records = append(journal, make, 10)
+
+        async def tried() -> bool:
+            return shipper.state.failures >= 3
+
+        async with asyncio.timeout(4):
+            await until(tried)
+        assert shipper.state.last_error is not None
+        assert "entry" in shipper.state.last_error
+        assert shipper.oldest_unshipped_s > 0
+        await database.execute("alter table billing.hidden rename to entry")
+
+        async def shipped() -> bool:
+            return shipper.state.frames == 10 and not shipper.state.failures
+
+        await until(shipped)
+        assert shipper.state.last_error is None
+    await expect(records)
+
+
+async def test_a_session_that_hangs_is_given_up(
+    database: asyncpg.Pool, database_url: str, journal: Journal, make: Make, expect: Expect
+) -> None:
+    shipper = Shipper(database_url, journal.folder, journal, command_timeout_s=1)
+    await shipper.ship_once()
+    session = await database.fetchval(
+        "select pid from pg_stat_activity "
+        "where application_name = 'penstock shipper' and datname = current_database()"
+    )
+    records = append(journal, make, 10)
+    os.kill(session, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            await shipper.ship_once()
+        assert await shipper.ship_once() == 10
+    finally:
+        os.kill(session, signal.SIGCONT)
+    await shipper.close()
     await expect(records)
 
 

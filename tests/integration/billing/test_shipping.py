@@ -138,6 +138,21 @@ async def test_shippers_of_several_journals_meet_on_the_same_rows_without_deadlo
     await expect(records)
 
 
+async def test_rows_that_shippers_share_are_locked_in_the_order_of_their_keys(
+    connection: asyncpg.Connection, journal: Journal, make: Make
+) -> None:
+    # Two shippers that lock the same rows in two orders end in a deadlock, if they meet; rows that are new
+    # lie on the disk in the order in which they were locked.
+    ids = [n * 7919 % 401 for n in range(1, 400)]
+    append(journal, [make(organisation_id=id_, outcome=Outcome.DONE) for id_ in ids])
+    await ship(connection, journal)
+    for table in ("usage_minute", "account"):
+        rows = await connection.fetch(f"select organisation_id from billing.{table} order by ctid")
+        found = [row["organisation_id"] for row in rows]
+        assert len(set(found)) > 300
+        assert found == sorted(found)
+
+
 async def test_what_costs_nothing_moves_no_money(
     connection: asyncpg.Connection, journal: Journal, make: Make, expect: Expect
 ) -> None:
@@ -209,8 +224,10 @@ async def test_an_entry_leads_to_its_requests(
     connection: asyncpg.Connection, journal: Journal, make: Make
 ) -> None:
     for _ in range(3):
-        append(journal, [make(outcome=Outcome.DONE) for _ in range(20)])
+        append(journal, [make(outcome=Outcome.DONE, output_tokens=1) for _ in range(20)])
         await ship(connection, journal)
+    append(journal, [make(outcome=Outcome.STALLED)])
+    await ship(connection, journal)
     rows = await connection.fetch(
         "select amount_nano_usd, (select sum(cost_nano_usd) from billing.usage_event "
         "  where ledger_transaction_id = entry.transaction_id and organisation_id = account.organisation_id "
@@ -219,5 +236,7 @@ async def test_an_entry_leads_to_its_requests(
         "join billing.ledger_transaction on ledger_transaction.id = transaction_id "
         "where account.kind = 'receivable'"
     )
+    free = await connection.fetch("select * from billing.usage_event where cost_nano_usd = 0")
+    assert [row["ledger_transaction_id"] for row in free] == [None]
     assert len(rows) > 3
     assert all(row["amount_nano_usd"] == row["cost"] for row in rows)

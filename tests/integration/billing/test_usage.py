@@ -116,6 +116,8 @@ async def test_a_request_is_found_by_our_id_and_by_the_clients(
     assert latest is not None
     assert latest.request_id == second.request_id
     assert await usage.request(database, 1, "unknown") is None
+    for id_ in ("mine", first.request_id):
+        assert await usage.request(database, 2, id_) is None
 
 
 async def test_dashboards_and_lookups_scan_no_events(database: asyncpg.Pool) -> None:

@@ -126,7 +126,7 @@ def test_a_closed_journal_is_exactly_its_records_and_takes_no_more(journal: Jour
     journal.close()
     assert journal.path.stat().st_size == journal.position
     assert not journal.healthy
-    with pytest.raises(JournalBroken, match="closed"):
+    with pytest.raises(JournalBroken, match="is closed"):
         journal.append(usage_record())
 
 
@@ -188,16 +188,18 @@ def test_a_journal_that_finds_no_room_to_begin_says_so(folder: Path) -> None:
 
 
 def test_a_device_error_breaks_the_journal_for_good(journal: Journal) -> None:
-    closed_for_writing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(closed_for_writing, journal._file)
-    os.close(closed_for_writing)
+    good = os.dup(journal._file)
+    read_only = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(read_only, journal._file)
+    os.close(read_only)
     with pytest.raises(JournalBroken, match="failed"):
         journal.append(usage_record())
+    # What the disk holds is not known any more, so it does not help that it answers again.
+    os.dup2(good, journal._file)
+    os.close(good)
     assert not journal.healthy
     with pytest.raises(JournalBroken, match="failed"):
         journal.append(usage_record())
-    with pytest.raises(JournalBroken):
-        journal.close()
 
 
 async def test_a_failing_sync_ends_run_and_the_journal(journal: Journal) -> None:
