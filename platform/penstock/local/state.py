@@ -64,6 +64,15 @@ class State:
         os.close(self.lock)
 
 
+def running(home: Path) -> Run | None:
+    """Read what a running `penstock up` wrote down; None when none runs on this folder."""
+    try:
+        run = msgspec.json.decode((home / RUN_FILE).read_bytes(), type=Run)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return run if Path(f"/proc/{run.pid}").exists() else None
+
+
 def take(home: Path) -> State:
     """Make or open the state folder and lock it until `close` or our end.
 
