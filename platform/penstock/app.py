@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
@@ -114,9 +115,11 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.shipper.drain(DRAIN_SHIPPING_S)
-            await self.shipper.close()
-            self.journal.close()
+            try:
+                self.journal.close()
+            finally:
+                await self.shipper.drain(DRAIN_SHIPPING_S)
+                await self.shipper.close()
             self.directory.close()
             await self._changes.close()
             await self._pool.close()
@@ -171,13 +174,14 @@ class Gateway:
             await asyncio.sleep(FIGURES_EVERY_S)
 
     async def _guarded(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
-        """Run one of the loops; its unforeseen end is logged, and the journal then refuses new requests."""
+        """Run one of the loops. None of them may end: if one does, this process is drained and replaced."""
         try:
             await loop
         except asyncio.CancelledError:
             raise
         except Exception:
-            logger.exception("the loop %s ended", name)
+            logger.exception("the loop %s ended: this gateway stops", name)
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _in_words(state: str, reason: str) -> str:

@@ -8,7 +8,9 @@ from typing import Any
 import asyncpg
 import msgspec
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath, FromQuery
 
 from penstock.access.keyring import Principal
 from penstock.edge.refusals import BadRequest, NotFound
@@ -25,7 +27,9 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
 
     @get("/api/v1/usage")
     async def show_usage(
-        principal: Principal, since: str | None = None, until: str | None = None
+        principal: NamedDependency[Principal],
+        since: FromQuery[str | None] = None,
+        until: FromQuery[str | None] = None,
     ) -> dict[str, Any]:
         first, last = period(since, until, datetime.now(UTC).date())
         rows = await usage.by_day_and_model(
@@ -34,7 +38,9 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
         return {"since": first, "until": last, "data": [used(row) for row in rows]}
 
     @get("/api/v1/requests/{request_id:str}")
-    async def show_request(principal: Principal, request_id: str) -> dict[str, Any]:
+    async def show_request(
+        principal: NamedDependency[Principal], request_id: FromPath[str]
+    ) -> dict[str, Any]:
         found = await usage.request(pool, principal.organisation_id, request_id)
         if found is None:
             raise NotFound(

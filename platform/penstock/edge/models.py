@@ -1,13 +1,15 @@
+# ruff: noqa: ARG001 - a handler demands a key by asking for the principal
 """`GET /v1/models` and `/v1/models/{id}`: what can be called here, as OpenAI's clients list it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, time
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import FromPath
 
 from penstock.access.keyring import Principal
 from penstock.edge.refusals import UnknownModel
@@ -24,11 +26,11 @@ def routes(shelf: Shelf, directory: Directory) -> list[HTTPRouteHandler]:
         return [card for card in shelf.cards if card.id in engines]
 
     @get("/v1/models", sync_to_thread=False)
-    def list_models(principal: Principal) -> dict[str, Any]:  # noqa: ARG001 - asking for it demands a key
+    def list_models(principal: NamedDependency[Principal]) -> dict[str, Any]:
         return {"object": "list", "data": [described(card) for card in offered()]}
 
     @get("/v1/models/{model:path}", sync_to_thread=False)
-    def show_model(principal: Principal, model: Annotated[str, Parameter()]) -> dict[str, Any]:  # noqa: ARG001
+    def show_model(principal: NamedDependency[Principal], model: FromPath[str]) -> dict[str, Any]:
         name = str(model).removeprefix("/")
         for card in offered():
             if card.id == name:

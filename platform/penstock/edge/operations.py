@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromQuery
 
 from penstock.observe import exposition
 
@@ -39,7 +40,7 @@ def routes(readiness: Callable[[], Readiness], metrics_token: str) -> list[HTTPR
         return {"status": "ok"}
 
     @get("/readyz", sync_to_thread=False)
-    def ready(model: list[str] | None = None) -> Response[Readiness]:
+    def ready(model: FromQuery[list[str] | None] = None) -> Response[Readiness]:
         state = readiness()
         for asked in model or []:
             state.ready = state.ready and state.models.get(asked, "").startswith("ready")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import NoReturn
 
 import msgspec
 from litestar.types import Receive, Send
@@ -91,6 +92,8 @@ class Conductor:
         in_flight = metrics.model_figures(call.card.id).in_flight
         while True:
             target = self._choose(call, tried)
+            if target is None:
+                self._give_up(call, tried[-1])
             target.in_flight += 1
             in_flight.inc()
             try:
@@ -105,16 +108,23 @@ class Conductor:
                 in_flight.dec()
             tried.append(target)
 
-    def _choose(self, call: Call, tried: list[Target]) -> Target:
-        """Choose an engine with room that was not tried yet."""
+    def _choose(self, call: Call, tried: list[Target]) -> Target | None:
+        """Choose an engine with room that was not tried yet; None when trying on makes no sense."""
+        if len(tried) >= ATTEMPTS_MAX:
+            return None
         ready = self._directory.ready(call.card.id)
         open_targets = [t for t in ready if room.has_room(t.in_flight, t.registered.batch_max)]
-        if not open_targets:
+        if not open_targets and not tried:
             raise room.Overloaded(call.card.id, RETRY_AFTER_S)
-        target = least_load.choose(open_targets, tried)
-        if target is None or len(tried) >= ATTEMPTS_MAX:
-            raise EngineFailed("no engine answered; nothing was billed, try again")
-        return target
+        return least_load.choose(open_targets, tried)
+
+    def _give_up(self, call: Call, last: Target) -> NoReturn:
+        """Record that no engine answered: a request that reached one ends in a record, however it ends."""
+        lost = Settlement(
+            Outcome.ENGINE_FAILED, 502, NOTHING, replica=last.registered.id, queue_us=0, first_data_ns=0
+        )
+        _record(self._meter, call, lost)
+        raise EngineFailed("no engine answered; nothing was billed, try again")
 
     async def _run_at(
         self, target: Target, call: Call, request: bytes, receive: Receive, send: Send, headers: Headers
@@ -176,11 +186,16 @@ class Attempt:
             queue_us=self.queue_us,
             first_data_ns=self.relay.first_data_ns,
         )
-        try:
-            return outcome, self.meter.settle(self.call, end).cost_nano_usd
-        except JournalError as error:
-            logger.exception("usage could not be recorded", extra={"request_id": self.call.request_id})
-            raise MeteringFailed("usage cannot be recorded right now; nothing is billed") from error
+        return outcome, _record(self.meter, self.call, end)
+
+
+def _record(meter: Meter, call: Call, end: Settlement) -> int:
+    """Write the record; its cost in nano-dollars. Raises MeteringFailed."""
+    try:
+        return meter.settle(call, end).cost_nano_usd
+    except JournalError as error:
+        logger.exception("usage could not be recorded", extra={"request_id": call.request_id})
+        raise MeteringFailed("usage cannot be recorded right now; nothing is billed") from error
 
 
 async def _end_stream(
