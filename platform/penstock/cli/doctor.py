@@ -35,7 +35,9 @@ def command(host: str, port: int, as_json: bool) -> None:
 
 
 def _table(findings: list[Finding]) -> Table:
-    table = Table("", "What", "Found", "To do", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "What", "Found", "To do"):
+        table.add_column(heading, overflow="fold")
     for finding in findings:
         table.add_row(MARKS[finding.level], *map(escape, (finding.subject, finding.found, finding.cure)))
     return table

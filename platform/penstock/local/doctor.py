@@ -91,6 +91,9 @@ def machine_finding() -> Finding:
         if "avx512f" not in cpu.features:
             cure = "vLLM is built for AVX-512 first: expect slower answers, or use a machine that has it"
             return Finding("Processor", Level.NOTE, found, cure)
+        if shutil.which("lscpu") is None:
+            cure = "vLLM asks lscpu for the cores: `apt install util-linux` or `dnf install util-linux`"
+            return Finding("Processor", Level.MISSING, f"{found}; no lscpu", cure)
     return Finding("Processor", Level.FOUND, found)
 
 
@@ -99,7 +102,7 @@ def memory() -> Finding:
     total, free = (size / 2**30 for size in machine.memory_bytes())
     found = f"{total:.1f} GiB, {free:.1f} free"
     if free < MEMORY_GIB_MIN:
-        cure = f"the demonstration models want {MEMORY_GIB_MIN:.0f} GiB: free some, or name fewer PENSTOCK_MODELS"
+        cure = "close to what the demonstration models want: free some, or name fewer PENSTOCK_MODELS"
         return Finding("Memory", Level.NOTE, found, cure)
     return Finding("Memory", Level.FOUND, found)
 
@@ -166,12 +169,12 @@ async def database(environ: Mapping[str, str], home: Path) -> Finding:
     cure = "check PENSTOCK_DATABASE_URL" if named else f"look at {home / 'logs' / 'postgres.log'}"
     try:
         connection = await asyncpg.connect(url, timeout=CONNECT_S)
-        version = connection.get_server_version()
+        version = await connection.fetchval("show server_version")
         await connection.close(timeout=CONNECT_S)
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return Finding("Database", Level.MISSING, f"{up.without_password(url)}: {error or 'no answer'}", cure)
-    found = f"PostgreSQL {version.major}.{version.minor} at {up.without_password(url)}"
-    if version.major < POSTGRES_MAJOR_MIN:
+    found = f"PostgreSQL {version} at {up.without_password(url)}"
+    if int(re.split(r"\D", version)[0]) < POSTGRES_MAJOR_MIN:
         return Finding("Database", Level.MISSING, found, f"use PostgreSQL {POSTGRES_MAJOR_MIN} or newer")
     return Finding("Database", Level.FOUND, found)
 

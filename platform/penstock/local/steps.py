@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,7 +17,7 @@ class Steps:
     def __init__(self, console: Console | None = None) -> None:
         self._console = Console(stderr=True, highlight=False) if console is None else console
         self._status: Status | None = None
-        self._detail = ""
+        self._waited_for: Sequence[str] = ()
         self._began = time.monotonic()
 
     @contextmanager
@@ -37,15 +37,15 @@ class Steps:
             self._status = None
             self._say(f"{mark} {escape(name)} [dim]{time.monotonic() - began:.1f} s[/dim]")
 
-    def detail(self, text: str) -> None:
-        """Say what the running step waits for, each time that changes."""
-        if text == self._detail:
-            return
-        self._detail = text
+    def waits_for(self, things: Sequence[str]) -> None:
+        """Say what the running step waits for: all of it on a terminal, else what has changed."""
         if self._status:
-            self._status.update(escape(text))
+            self._status.update(escape(", ".join(things)))
         else:
-            self._say(f"  {escape(text)}")
+            for thing in things:
+                if thing not in self._waited_for:
+                    self._say(f"  {escape(thing)}")
+        self._waited_for = things
 
     def note(self, text: str) -> None:
         """One line between steps: something that happened."""

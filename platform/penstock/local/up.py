@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -27,6 +28,10 @@ PROBE_EVERY_S = 0.1
 CONTROLLER_PATIENCE_S = 40.0
 """The controller lets engines finish, then ends them."""
 DRAIN_MARGIN_S = 5.0
+RESTART = re.compile(r"; restart (\d+) in ")
+"""How an engine's state tells that it ended and will be tried again."""
+RESTARTS_MAX = 4
+"""An engine that ends this often before it ever answered will not start by itself."""
 
 
 @dataclass(frozen=True)
@@ -215,9 +220,9 @@ class _Up:
                 timeout=self._options.ready_within_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            for keeper in self.keepers:
-                if keeper.done():
-                    keeper.result()
+            for task in (ready, *self.keepers):
+                if task.done():
+                    task.result()
             if not ready.done():
                 raise problems.ChildError(
                     f"not ready after {self._options.ready_within_s:.0f} s: look at the logs in "
@@ -238,7 +243,7 @@ class _Up:
                 else:
                     if answer.status_code == 200:
                         return
-                    self._show.detail(_missing(answer))
+                    self._show.waits_for(_missing(answer))
                 await asyncio.sleep(PROBE_EVERY_S)
 
     def _welcome(self, url: str, key: str | None, model: str) -> None:
@@ -259,13 +264,21 @@ def _readiness(url: str, models: Sequence[str]) -> str:
     return f"{url}/readyz?{urlencode([('model', model) for model in models])}" if models else f"{url}/healthz"
 
 
-def _missing(answer: httpx.Response) -> str:
-    """What a gateway that is not ready waits for."""
+def _missing(answer: httpx.Response) -> list[str]:
+    """What a gateway that is not ready waits for; raises ChildError for an engine that will not get there."""
     try:
         states: dict[str, str] = answer.json()["models"]
     except (ValueError, KeyError):
-        return f"the gateway answers {answer.status_code}"
-    return ", ".join(f"{model}: {state}" for model, state in states.items())
+        return [f"the gateway answers {answer.status_code}"]
+    for model, told in states.items():
+        restart = RESTART.search(told)
+        if restart and int(restart[1]) >= RESTARTS_MAX:
+            why = told[: restart.start()].partition("(")[2]
+            raise problems.ChildError(
+                f"the engine of {model} ends each time it starts: {why}; its whole log is in the folder `logs` "
+                "of the state folder, and `penstock doctor` may know the cure"
+            )
+    return [f"{model}: {told}" for model, told in states.items()]
 
 
 def _chat_model(told: settings.Settings) -> str:

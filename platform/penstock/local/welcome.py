@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-QUESTION = "Hello! What can you do?"
+QUESTION = "What is Penstock?"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def _curl(ready: Ready) -> str:
         f"curl -N {ready.base_url}/chat/completions \\\n"
         f'  -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\\n'
         f'  -d \'{{"model": "{ready.model}", "stream": true, '
-        f'"messages": [{{"role": "user", "content": "{QUESTION.replace("!", "")}"}}]}}\''
+        f'"messages": [{{"role": "user", "content": "{QUESTION}"}}]}}\''
     )
 
 
