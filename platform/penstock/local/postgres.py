@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +22,9 @@ PORT = 5432
 
 READY_WITHIN_S = 60.0
 """Long enough for crash recovery of max_wal_size on a slow disk."""
+
+UNUSED_WITHIN_S = 6.0
+"""A server that was told to stop at once gives its sessions 5 s before it kills them."""
 
 HERE = "/proc/self/cwd"
 """The data folder as PostgreSQL knows it. It starts inside, so it needs no right to pass through the folders
@@ -88,6 +92,7 @@ async def start(folder: Path, *, log: Path | None = None) -> Postgres:
         await children.until_ready(child, lambda: _answers(host), patience_s=READY_WITHIN_S)
     except BaseException:
         child.kill()
+        await child.ended()
         raise
     return Postgres(f"postgresql://penstock@/penstock?host={quote(str(host))}&port={PORT}", child)
 
@@ -165,14 +170,15 @@ async def _until_unused(data: Path) -> None:
     PostgreSQL refuses to start when the number in `postmaster.pid` is a living process of its account. After
     a reboot or in a container that is often a stranger. Only a process inside the data folder is a server.
     """
-    for _ in range(250):
-        if not (inside := _processes_in(data)):
-            (data / "postmaster.pid").unlink(missing_ok=True)
-            return
+    deadline = time.monotonic() + UNUSED_WITHIN_S
+    while inside := _processes_in(data):
+        if time.monotonic() > deadline:
+            raise problems.StateError(
+                f"another PostgreSQL works in {data} (process {inside[0]}): stop it, or set "
+                "PENSTOCK_HOME to another folder"
+            )
         await asyncio.sleep(0.02)
-    raise problems.StateError(
-        f"another PostgreSQL works in {data} (process {inside[0]}): stop it, or set PENSTOCK_HOME elsewhere"
-    )
+    (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def _processes_in(folder: Path) -> list[int]:

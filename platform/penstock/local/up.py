@@ -275,7 +275,7 @@ def _missing(answer: httpx.Response) -> list[str]:
         if restart and int(restart[1]) >= RESTARTS_MAX:
             why = told[: restart.start()].partition("(")[2]
             raise problems.ChildError(
-                f"the engine of {model} ends each time it starts: {why}; its whole log is in the folder `logs` "
+                f"the engine of {model} ends each time it starts: {why}; its log is in the folder `logs` "
                 "of the state folder, and `penstock doctor` may know the cure"
             )
     return [f"{model}: {told}" for model, told in states.items()]

@@ -56,6 +56,7 @@ async def start(folder: Path, *, log: Path | None = None) -> Valkey:
         await children.until_ready(child, lambda: _answers(path), patience_s=READY_WITHIN_S)
     except BaseException:
         child.kill()
+        await child.ended()
         raise
     return Valkey(f"unix://{path}", child)
 
