@@ -90,7 +90,8 @@ async def test_a_client_that_resets_before_a_whole_answer_pays_what_was_made(ben
 async def test_an_engine_that_fails_costs_nothing_and_is_said(
     bench: Any, chat: Body, fault: str, stream: bool
 ) -> None:
-    engine = await bench.start_engine()
+    # Paced, so that the first tokens have left before it fails.
+    engine = await bench.start_engine(tokens_per_second=100)
     await engine.breaks(**{fault: 5})
     async with bench.client() as client:
         answer = await client.post("/v1/chat/completions", content=chat(stream=stream), headers=JSON)
