@@ -128,7 +128,10 @@ install_torch() {
 
 install_lock() {
   if [ "${INSTALL[0]}" = "$VENV/bin/uv" ]; then
-    "$VENV/bin/uv" pip sync --quiet --python "$PYTHON" "$1"
+    # From an environment that uv made, sync would remove uv itself.
+    local way=(sync)
+    grep -q '^uv = ' "$VENV/pyvenv.cfg" && way=(install --no-deps --requirements)
+    "$VENV/bin/uv" pip "${way[@]}" "$1" --quiet --python "$PYTHON"
   else
     # pip wants a hash for every line or for none, and torch (above) has none.
     grep -v '^torch==.*+cpu' "$1" >"$VENV/.lock.txt" && "${INSTALL[@]}" --no-deps -r "$VENV/.lock.txt"
