@@ -7,10 +7,12 @@ measures.
 from __future__ import annotations
 
 import asyncio
+import functools
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httptools
 import msgspec
@@ -26,15 +28,15 @@ class Plan(msgspec.Struct, kw_only=True):
     socket: str = ""
     """A unix socket; otherwise `port` of the loopback."""
     port: int = 0
-    model: str
+    model: str = ""
     key: str = ""
     requests: int
     connections: int = 16
     tokens: int
     """Of every answer: `max_tokens`."""
     streamed: bool
-    ignore_eos: bool = False
-    """vLLM's extension: no answer ends early."""
+    extra: dict[str, Any] = {}
+    """More fields of the request's body."""
     warm_up: int = 16
     """Requests before anything is counted."""
     spread_s: float = 0.0
@@ -122,14 +124,16 @@ def request(plan: Plan) -> bytes:
         "temperature": 0.7,
         "stream": plan.streamed,
     }
-    if plan.ignore_eos:
-        body["ignore_eos"] = True
-    text = msgspec.json.encode(body)
+    text = msgspec.json.encode(body | plan.extra)
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer {plan.key or 'none'}\r\ncontent-length: {len(text)}\r\n\r\n"
     )
     return head.encode() + text
+
+
+def _the(exchange: Exchange) -> Exchange:
+    return exchange
 
 
 async def _phase(exchanges: list[Exchange], left: list[int], requests: int, spread_s: float) -> float:
@@ -171,10 +175,11 @@ async def load(plan: Plan) -> Loaded:
     exchanges: list[Exchange] = []
     for _ in range(plan.connections):
         exchange = Exchange(text, plan.streamed, more, lambda _: None)
+        made = functools.partial(_the, exchange)
         if plan.socket:
-            await loop.create_unix_connection(lambda made=exchange: made, plan.socket)
+            await loop.create_unix_connection(made, plan.socket)
         else:
-            await loop.create_connection(lambda made=exchange: made, "127.0.0.1", plan.port)
+            await loop.create_connection(made, "127.0.0.1", plan.port)
         exchanges.append(exchange)
     await _phase(exchanges, left, plan.warm_up, 0.0)
     before = processes.cpu_s(plan.watch)
