@@ -14,6 +14,17 @@ PATH_BYTES_MAX = 107
 """sizeof(sockaddr_un.sun_path) on Linux is 108, with the closing zero."""
 
 
+def check(path: Path, home: Path) -> None:
+    """Raise StateError for a socket path that is too long, saying how long the state folder's may be."""
+    excess = len(os.fsencode(path)) - PATH_BYTES_MAX
+    if excess > 0:
+        raise problems.StateError(
+            f"{home} is too long a path: with it an engine's socket has {PATH_BYTES_MAX + excess} bytes and "
+            f"the system takes {PATH_BYTES_MAX}; set PENSTOCK_HOME to a path of at most "
+            f"{len(os.fsencode(home)) - excess} bytes"
+        )
+
+
 def short_way(folder: Path, socket_name: str) -> Path:
     """Give a path to `folder` that is short enough to connect to `socket_name` in it.
 

@@ -19,7 +19,18 @@ import asyncpg
 import httpx
 
 from penstock import settings
-from penstock.local import children, first_run, listening, postgres, problems, state, steps, valkey, welcome
+from penstock.local import (
+    children,
+    first_run,
+    listening,
+    postgres,
+    problems,
+    sockets,
+    state,
+    steps,
+    valkey,
+    welcome,
+)
 from penstock.local.keeping import Kept
 
 T = TypeVar("T")
@@ -284,7 +295,7 @@ def _missing(answer: httpx.Response) -> list[str]:
 def _chat_model(told: settings.Settings) -> str:
     """Choose the model for the welcome's snippets; raises CardError for any bad card.
 
-    Raises LocalError for a wanted model that has no card.
+    Raises LocalError for a wanted model that has no card, or whose engine would have too long a socket path.
     """
     # Here, because it takes half a second that the start can do without.
     from penstock_catalog.shelf import BUILTIN, Shelf  # noqa: PLC0415
@@ -295,6 +306,10 @@ def _chat_model(told: settings.Settings) -> str:
         raise problems.LocalError(
             f"PENSTOCK_MODELS names {unknown[0]}, which has no card: `penstock models` lists those that have"
         )
+    for card in cards:
+        if card:
+            # The name of an engine's folder ends in a hyphen and four characters.
+            sockets.check(told.engines_folder / f"{card.file_stem}-1234" / "engine.sock", told.home)
     return next((card.id for card in cards if card and card.task == "chat"), "MODEL")
 
 

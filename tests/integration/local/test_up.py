@@ -250,3 +250,12 @@ def test_a_setting_that_makes_no_sense_is_said(up: Callable[..., Up]) -> None:
     status, errors = up("--json", PENSTOCK_DRAIN_S="soon").end()
     assert status == 1
     assert "PENSTOCK_DRAIN_S is 'soon': it must be a number" in errors
+
+
+def test_a_state_folder_too_deep_for_an_engines_socket_is_said(up: Callable[..., Up], tmp_path: Path) -> None:
+    home = tmp_path / ("d" * 80)
+    status, errors = up("--json", models="penstock/demo-chat", PENSTOCK_HOME=str(home)).end()
+    assert status == 1
+    assert "set PENSTOCK_HOME to a path of at most" in errors
+    longest = int(errors.rsplit("at most ", 1)[1].split()[0])
+    assert longest + len("/engines/penstock--demo-chat-1234/engine.sock") == 107
