@@ -154,7 +154,7 @@ install_all() {
   if [ ! -x "$VENV/bin/uv" ]; then
     "$PYTHON" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m ensurepip >/dev/null 2>&1
     if ! step "installer (uv $UV_VERSION)" "$PYTHON" -m pip install -qq --disable-pip-version-check "uv==$UV_VERSION"; then
-      "$PYTHON" "$ROOT/ops/pip_sources.py" --reachable || explain "uv"
+      "$PYTHON" "$ROOT/ops/pip_sources.py" --reachable 2>/dev/null || explain "uv"
       say "  uv cannot be had here; pip does the same in about four minutes"
       INSTALL=("$PYTHON" -m pip install -q --disable-pip-version-check)
     fi

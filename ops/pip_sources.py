@@ -25,7 +25,8 @@ def configured() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in sorted(listed.splitlines(), key=rank):
         key, _, value = line.partition("=")
-        found[key.rpartition(".")[2]] = str(ast.literal_eval(value)).split()
+        if values := str(ast.literal_eval(value)).split():
+            found[key.rpartition(".")[2]] = values
     return found
 
 
