@@ -52,6 +52,7 @@ class EngineConnection(asyncio.Protocol):
         "_answered",
         "_body",
         "_ended",
+        "_keep",
         "_parser",
         "_receiver",
         "_status_headers",
@@ -68,6 +69,7 @@ class EngineConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._answered = False
         self._ended = False
+        self._keep = False
         self.idle_since = 0.0
 
     @property
@@ -153,12 +155,14 @@ class EngineConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._ended = True
+        # Asked here: the parser forgets the message's flags as soon as this returns.
+        self._keep = self._parser.should_keep_alive()
 
     def _finish(self) -> None:
         self._ended = False
         receiver, self._receiver = self._receiver, None
         self.resume()  # a slow client may have paused it with the very last bytes
-        if self._parser.should_keep_alive():
+        if self._keep:
             self._parser = httptools.HttpResponseParser(self)
             self._address.rest(self)
         elif self._transport is not None:

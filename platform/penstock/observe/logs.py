@@ -6,29 +6,50 @@ Only fields named here leave the process, so a careless `extra` cannot leak one.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 
 import msgspec
 
-FIELDS = (
-    "request_id",
-    "client_request_id",
-    "organisation_id",
-    "key_id",
-    "surface",
-    "model",
-    "replica",
-    "status",
-    "outcome",
-    "duration_ms",
-    "first_token_ms",
-    "input_tokens",
-    "output_tokens",
-    "cost_nano_usd",
-    "reason",
-)
+FIELDS = ("request_id", "organisation_id", "surface", "model", "replica", "status", "reason")
 """What a log line may carry beside its message."""
+
+
+class RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The line that every settled request leaves."""
+
+    time: str = ""
+    level: str = ""
+    process: str = ""
+    message: str = ""
+    request_id: str
+    client_request_id: str | None
+    organisation_id: int
+    key_id: str
+    surface: str
+    model: str
+    replica: str
+    status: int
+    outcome: str
+    duration_ms: int
+    first_token_ms: int | None
+    input_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+
+
+_encoder = msgspec.json.Encoder()
+_lines: list[str] = []
+"""The name of this process where request lines are wanted; empty where they are not."""
+
+
+def request(line: RequestLine) -> None:
+    """Write a request's line, as the loggers would and at a third of their cost."""
+    if _lines:
+        line.time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line.level, line.process, line.message = "info", _lines[0], "request"
+        os.write(sys.stderr.fileno(), _encoder.encode(line) + b"\n")
 
 
 class JsonFormatter(logging.Formatter):
@@ -62,6 +83,7 @@ def configure(process: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    _lines[:] = [process] if root.isEnabledFor(logging.INFO) else []
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "litestar"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -26,7 +26,7 @@ from penstock.serving.usage import NOTHING, EngineUsage
 from penstock_base import money
 from penstock_billing.errors import JournalError
 from penstock_billing.record import Outcome
-from penstock_engines.client import EngineGone, post
+from penstock_engines.client import EngineConnection, EngineGone, post
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,24 @@ class Conductor:
         self, target: Target, call: Call, request: bytes, receive: Receive, send: Send, headers: Headers
     ) -> bool:
         """Run the call at one engine; False when it never answered and another may be tried."""
-        connection = target.address.idle() or await target.address.connect()
+        kept = target.address.idle()
+        if kept is not None and await self._run_on(kept, target, call, request, receive, send, headers):
+            return True
+        # The engine may have closed a kept connection just then; a new one tells whether it is there.
+        fresh = await target.address.connect()
+        return await self._run_on(fresh, target, call, request, receive, send, headers)
+
+    async def _run_on(
+        self,
+        connection: EngineConnection,
+        target: Target,
+        call: Call,
+        request: bytes,
+        receive: Receive,
+        send: Send,
+        headers: Headers,
+    ) -> bool:
+        """Run the call on one connection; False when no byte of an answer came."""
         relay = (
             StreamRelay(connection, self._patience, call, send, headers)
             if call.streamed

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
-from penstock.observe import metrics
+from penstock.observe import logs, metrics
 from penstock.serving.call import Call
 from penstock.serving.usage import EngineUsage
 from penstock_billing import rating
 from penstock_billing.journal import Journal
 from penstock_billing.record import Outcome, UsageRecord
-
-logger = logging.getLogger("penstock.requests")
 
 
 class Settlement:
@@ -103,23 +100,21 @@ def _show(record: UsageRecord, call: Call, end: Settlement, now_ns: int) -> None
             gaps = record.output_tokens / (call.n * call.prompts) - 1
             if gaps >= 1:
                 figures.between_tokens.observe((now_ns - end.first_data_ns) / 1e9 / gaps)
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(
-            "request",
-            extra={
-                "request_id": record.request_id,
-                "client_request_id": record.client_request_id,
-                "organisation_id": record.organisation_id,
-                "key_id": record.key_id,
-                "surface": surface,
-                "model": model,
-                "replica": record.replica,
-                "status": record.status,
-                "outcome": record.outcome.value,
-                "duration_ms": record.duration_us // 1000,
-                "first_token_ms": record.first_token_us // 1000 or None,
-                "input_tokens": record.input_tokens,
-                "output_tokens": record.output_tokens,
-                "cost_nano_usd": record.cost_nano_usd,
-            },
+    logs.request(
+        logs.RequestLine(
+            request_id=record.request_id,
+            client_request_id=record.client_request_id,
+            organisation_id=record.organisation_id,
+            key_id=record.key_id,
+            surface=surface,
+            model=model,
+            replica=record.replica,
+            status=record.status,
+            outcome=record.outcome.value,
+            duration_ms=record.duration_us // 1000,
+            first_token_ms=record.first_token_us // 1000 or None,
+            input_tokens=record.input_tokens,
+            output_tokens=record.output_tokens,
+            cost_nano_usd=record.cost_nano_usd,
         )
+    )
