@@ -12,6 +12,15 @@ from penstock_base import queries
 SQL = queries.load("penstock_engines", "registry.sql")
 
 
+NAME_CHARACTERS_MAX = 20
+"""Of a model's name in its engine's: a socket's whole path has 107 bytes, and state folders lie deep."""
+
+
+def engine_name(model: str, mark: str) -> str:
+    """Name an engine, and so its folder: the model's own name, cut short, and a mark of this start."""
+    return f"{model.rpartition('/')[2][:NAME_CHARACTERS_MAX]}-{mark}"
+
+
 class Registered(msgspec.Struct, frozen=True):
     """One engine as gateways need it: what it serves and where it listens."""
 

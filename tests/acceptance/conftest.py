@@ -54,7 +54,7 @@ class Platform:
 
     def engine_socket(self, model: str) -> Path:
         """Where the engine of a model listens."""
-        [socket] = self.home.glob(f"engines/{model.replace('/', '--')}-*/engine.sock")
+        [socket] = self.home.glob(f"engines/{model.rpartition('/')[2]}-*/engine.sock")
         return socket
 
     def engine_figure(self, model: str, name: str) -> float:

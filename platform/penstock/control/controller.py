@@ -132,7 +132,7 @@ class Controller:
 
     async def _engine(self, card: ModelCard) -> None:
         """One engine of a model, from its weights to its end."""
-        replica_id = f"{card.file_stem}-{ids.random_text(4)}"
+        replica_id = registry.engine_name(card.id, ids.random_text(4))
         folder = self._settings.engines_folder / replica_id
 
         def progress(done: artifacts.Progress) -> None:
@@ -145,7 +145,9 @@ class Controller:
             weights = await artifacts.locate(card, self._settings.models_folder, progress, self._hub)
         except ArtifactError as error:
             logger.error("no weights", extra={"model": card.id, "reason": str(error)})
-            self._fetching[replica_id] = self._registered(replica_id, card, STARTING, str(error))
+            self._fetching[replica_id] = self._registered(
+                replica_id, card, ReplicaState.GONE.value, str(error)
+            )
             return
         self._fetching.pop(replica_id, None)
         spec = EngineSpec(card.id, weights, card.task, card.context_length, card.engine)

@@ -282,6 +282,10 @@ def _missing(answer: httpx.Response) -> list[str]:
     except (ValueError, KeyError):
         return [f"the gateway answers {answer.status_code}"]
     for model, told in states.items():
+        if told.startswith("gone ("):
+            raise problems.ChildError(
+                f"no engine can serve {model}: {told.partition('(')[2].removesuffix(')')}"
+            )
         restart = RESTART.search(told)
         if restart and int(restart[1]) >= RESTARTS_MAX:
             why = told[: restart.start()].partition("(")[2]
@@ -299,6 +303,7 @@ def _chat_model(told: settings.Settings) -> str:
     """
     # Here, because it takes half a second that the start can do without.
     from penstock_catalog.shelf import BUILTIN, Shelf  # noqa: PLC0415
+    from penstock_engines.registry import engine_name  # noqa: PLC0415
 
     shelf = Shelf.open([BUILTIN, *told.cards])
     cards = [shelf.get(model) for model in told.models]
@@ -308,8 +313,7 @@ def _chat_model(told: settings.Settings) -> str:
         )
     for card in cards:
         if card:
-            # The name of an engine's folder ends in a hyphen and four characters.
-            sockets.check(told.engines_folder / f"{card.file_stem}-1234" / "engine.sock", told.home)
+            sockets.check(told.engines_folder / engine_name(card.id, "1234") / "engine.sock", told.home)
     return next((card.id for card in cards if card and card.task == "chat"), "MODEL")
 
 

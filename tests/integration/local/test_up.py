@@ -18,6 +18,8 @@ import pytest
 
 START_S = 60
 
+CARDS = Path(__file__).parents[3] / "catalog" / "penstock_catalog" / "cards"
+
 
 class Up:
     """A `penstock up` of a test's own."""
@@ -246,6 +248,19 @@ def test_a_bad_card_is_said_with_its_file_line_and_field(up: Callable[..., Up], 
     assert "parameters" in errors
 
 
+def test_a_model_whose_weights_cannot_be_had_ends_the_start_with_the_reason(
+    up: Callable[..., Up], tmp_path: Path
+) -> None:
+    (tmp_path / "cards").mkdir()
+    card = (CARDS / "penstock--demo-chat.yaml").read_text()
+    mine = card.replace("penstock/demo-chat", "me/mine").replace("../../demo/chat", "/does/not/exist")
+    (tmp_path / "cards" / "me--mine.yaml").write_text(mine)
+    status, errors = up("--json", models="me/mine", PENSTOCK_CARDS=str(tmp_path / "cards")).end()
+    assert status == 1
+    assert "no engine can serve me/mine" in errors
+    assert "/does/not/exist" in errors
+
+
 def test_a_setting_that_makes_no_sense_is_said(up: Callable[..., Up]) -> None:
     status, errors = up("--json", PENSTOCK_DRAIN_S="soon").end()
     assert status == 1
@@ -258,4 +273,4 @@ def test_a_state_folder_too_deep_for_an_engines_socket_is_said(up: Callable[...,
     assert status == 1
     assert "set PENSTOCK_HOME to a path of at most" in errors
     longest = int(errors.rsplit("at most ", 1)[1].split()[0])
-    assert longest + len("/engines/penstock--demo-chat-1234/engine.sock") == 107
+    assert longest + len("/engines/demo-chat-1234/engine.sock") == 107
