@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 
@@ -11,7 +10,7 @@ import asyncpg
 import click
 
 from penstock import settings
-from penstock.observe import logs
+from penstock.observe import logs, sharing
 
 
 @click.command()
@@ -23,8 +22,7 @@ def command() -> None:
         click.echo(f"penstock controller: {error}", err=True)
         sys.exit(1)
     logs.configure("controller", told.log_level)
-    told.metrics_folder.mkdir(parents=True, exist_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(told.metrics_folder)
+    sharing.share(told.metrics_folder)
 
     from penstock.control.controller import UnknownModelError  # noqa: PLC0415
     from penstock_catalog.errors import CardError  # noqa: PLC0415

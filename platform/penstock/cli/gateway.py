@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 
 import click
 
 from penstock import settings
-from penstock.observe import logs
+from penstock.observe import logs, sharing
 
 
 @click.command()
@@ -26,9 +25,7 @@ def command(fd: int | None, host: str, port: int) -> None:
         click.echo(f"penstock gateway: {error}", err=True)
         sys.exit(1)
     logs.configure("gateway", told.log_level)
-    # prometheus-client decides at its import whether processes share their figures.
-    told.metrics_folder.mkdir(parents=True, exist_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(told.metrics_folder)
+    sharing.share(told.metrics_folder)
     listener = socket.socket(fileno=fd) if fd is not None else _bind(host, port)
     import uvloop  # noqa: PLC0415
 

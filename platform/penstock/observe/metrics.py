@@ -1,7 +1,7 @@
 """The gateway's Prometheus metrics, shared by all of a machine's processes through PROMETHEUS_MULTIPROC_DIR.
 
 No label ever carries a tenant, a key or text from a request: models are those of the catalog only.
-The environment variable must be set before this module is imported (see cli/processes.py).
+The environment variable must be set before this module is imported (see sharing.py).
 """
 
 from __future__ import annotations

@@ -1,0 +1,44 @@
+"""Figures of a machine's processes: counters outlive their process, gauges do not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.observe import sharing
+
+COUNT = """
+import sys
+from pathlib import Path
+from penstock.observe import sharing
+sharing.share(Path(sys.argv[1]))
+from penstock.observe import exposition, metrics
+metrics.model_figures("m").in_flight.inc()
+metrics.requests("chat", "m", "200", "done").inc()
+print(exposition.text().decode())
+"""
+
+
+def count(folder: Path) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", COUNT, str(folder)], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_a_process_that_ended_keeps_its_counts_and_loses_its_gauges(tmp_path: Path) -> None:
+    count(tmp_path)
+    text = count(tmp_path)
+    assert 'penstock_requests_total{model="m",outcome="done",status="200",surface="chat"} 2.0' in text
+    assert 'penstock_requests_in_flight{model="m"} 1.0' in text
+
+
+def test_a_living_process_keeps_its_gauges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sharing.VARIABLE, "")
+    mine = tmp_path / f"gauge_livesum_{os.getpid()}.db"
+    mine.touch()
+    sharing.share(tmp_path)
+    assert mine.exists()
