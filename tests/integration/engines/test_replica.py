@@ -33,9 +33,9 @@ class SimulatedLauncher:
 
     device = Device.CPU
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
         self.launched = 0
-        self.arguments = ["--tokens-per-second", "200"]
+        self.arguments = arguments
         self.refuse: Exception | None = None
 
     async def warm(self) -> None:
@@ -79,9 +79,14 @@ class Kept:
         return self.states.count(state)
 
 
+QUICK = ("--tokens-per-second", "200")
+SILENT = ("--first-token-ms", "60000")
+
+
 @pytest.fixture
-def launcher() -> SimulatedLauncher:
-    return SimulatedLauncher()
+def launcher(request: pytest.FixtureRequest) -> SimulatedLauncher:
+    """Its arguments can be given by `indirect` only: the keeper launches before a test's first line."""
+    return SimulatedLauncher(*getattr(request, "param", QUICK))
 
 
 @pytest.fixture
@@ -206,10 +211,8 @@ async def test_a_drain_that_lasts_too_long_is_ended(kept: Kept, wait_until: Wait
     assert kept.states[-1] is ReplicaState.GONE
 
 
-async def test_stopping_while_it_starts_does_not_wait_for_the_start(
-    kept: Kept, launcher: SimulatedLauncher, wait_until: Wait
-) -> None:
-    launcher.arguments = ["--first-token-ms", "60000"]
+@pytest.mark.parametrize("launcher", [SILENT], indirect=True, ids=["silent"])
+async def test_stopping_while_it_starts_does_not_wait_for_the_start(kept: Kept, wait_until: Wait) -> None:
     await wait_until(kept.replica.socket.exists, "the socket")
     pid = kept.replica.pid
     await asyncio.wait_for(kept.replica.stop(30), 5)
@@ -228,10 +231,10 @@ async def test_a_replica_that_never_ran_can_be_stopped(place: Path, launcher: Si
     assert told == [ReplicaState.GONE]
 
 
+@pytest.mark.parametrize("launcher", [SILENT], indirect=True, ids=["silent"])
 async def test_a_start_that_answers_too_late_has_failed(
     place: Path, launcher: SimulatedLauncher, wait_until: Wait
 ) -> None:
-    launcher.arguments = ["--first-token-ms", "60000"]
     limits = ReplicaLimits(start_s=0.8, watch_s=0.05)
     kept = Kept(lambda changed: Replica(SPEC, launcher, place, changed, limits=limits))
     await wait_until(lambda: len(kept.told) > 1, "the failure")
