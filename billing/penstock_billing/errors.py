@@ -3,6 +3,8 @@
 BillingError
 ├── UsageRefused      the numbers cannot be a usage: a defect upstream, nothing was charged
 ├── PriceError        a price list that cannot be taken over: fix the list
+├── LedgerRefused     not a transaction: its entries are wrong, nothing was booked
+│   └── ReferenceReused   another transaction bears this reference: a repeat must be the same
 ├── JournalError      the record is NOT in the journal: do not release the response's end
 │   ├── JournalFull       no room on the disk: stop admitting, it heals when there is room again
 │   └── JournalBroken     the disk failed or the journal was closed: stop admitting, restart elsewhere
@@ -22,6 +24,14 @@ class UsageRefused(BillingError):
 
 class PriceError(BillingError):
     """A price list that contradicts itself or holds a negative price."""
+
+
+class LedgerRefused(BillingError):
+    """Entries that do not sum to zero, or move nothing; nothing was booked."""
+
+
+class ReferenceReused(LedgerRefused):
+    """The reference is taken by a transaction with other contents; nothing was booked."""
 
 
 class JournalError(BillingError):

@@ -17,8 +17,12 @@ import msgspec
 from penstock_billing.errors import JournalUnknownVersion, JournalUnreadable
 
 MAGIC = b"PENSTOCK"
-VERSION = 1
-"""Raised when an older release would misread a file; readers leave versions they do not know alone."""
+VERSION = 2
+"""Raised when an older release would misread a file; readers leave versions they do not know alone.
+
+2 brought outcomes and fields that release 1 does not know.
+"""
+READABLE = frozenset({1, VERSION})
 
 HEADER = struct.Struct("<8sII16sI")
 """Magic, format version, part, boot id, CRC-32 of all before."""
@@ -83,9 +87,9 @@ def read_name(path: Path) -> str | None:
     if len(start) < HEADER_BYTES or not start.startswith(MAGIC):
         raise JournalUnreadable(f"{path} does not begin as a Penstock journal does")
     _, version, part, boot_id, checksum = HEADER.unpack(start)
-    if version != VERSION:
+    if version not in READABLE:
         raise JournalUnknownVersion(
-            f"{path} has journal format {version}, this release reads {VERSION}; a newer release will ship it"
+            f"{path} has journal format {version}, this release reads up to {VERSION}; a newer will ship it"
         )
     if checksum != zlib.crc32(start[:-4]):
         raise JournalUnreadable(f"{path} has a damaged header")

@@ -23,8 +23,12 @@ class Offer(msgspec.Struct, frozen=True):
     output_pico_usd: int
 
 
+STANDARD_LIST = 1
+"""The price list of everybody who has none of their own."""
+
+
 class PriceVersion(msgspec.Struct, frozen=True):
-    """One model's prices from a moment on, in pico-dollars per token."""
+    """One model's prices on one list from a moment on, in pico-dollars per unit."""
 
     id: int
     model: str
@@ -32,6 +36,12 @@ class PriceVersion(msgspec.Struct, frozen=True):
     cached_input_pico_usd: int
     output_pico_usd: int
     valid_from: datetime
+    price_list_id: int = STANDARD_LIST
+    image_pico_usd: int = 0
+    audio_second_pico_usd: int = 0
+    document_pico_usd: int = 0
+    batch_discount_ppm: int = 0
+    """What a batch endpoint pays less, in millionths."""
 
 
 async def sync_list(connection: asyncpg.Connection, offers: list[Offer]) -> list[PriceVersion]:
@@ -62,14 +72,7 @@ async def sync_list(connection: asyncpg.Connection, offers: list[Offer]) -> list
 
 def version_of(row: asyncpg.Record) -> PriceVersion:
     """Read a row of billing.price_version."""
-    return PriceVersion(
-        id=row["id"],
-        model=row["model"],
-        input_pico_usd=row["input_pico_usd"],
-        cached_input_pico_usd=row["cached_input_pico_usd"],
-        output_pico_usd=row["output_pico_usd"],
-        valid_from=row["valid_from"],
-    )
+    return PriceVersion(**{name: row[name] for name in PriceVersion.__struct_fields__})
 
 
 class PriceBook:

@@ -30,6 +30,10 @@ class Outcome(enum.StrEnum):
     """The engine stopped making progress and was given up: free."""
     SHUTDOWN = "shutdown"
     """The gateway had to stop before the answer was whole: free."""
+    CREDIT_ENDED = "credit_ended"
+    """The caller's credit ended while the answer was written; what was generated until then is charged."""
+    RECOVERED = "recovered"
+    """The gateway was killed while it streamed; what it had last noted as delivered is charged."""
 
     @property
     def billable(self) -> bool:
@@ -37,7 +41,16 @@ class Outcome(enum.StrEnum):
         return self in BILLABLE
 
 
-BILLABLE = frozenset({Outcome.DONE, Outcome.CLIENT_GONE})
+BILLABLE = frozenset({Outcome.DONE, Outcome.CLIENT_GONE, Outcome.CREDIT_ENDED, Outcome.RECOVERED})
+
+
+class Funding(enum.StrEnum):
+    """What a request is paid from, fixed when it is admitted."""
+
+    PREPAID = "prepaid"
+    """Credit that the gateway holds a lease on."""
+    POSTPAID = "postpaid"
+    """It is owed, and invoiced later."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -84,6 +97,18 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Microseconds between arrival and the end."""
     replica: Name
     cost_nano_usd: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    images: Count = 0
+    audio_ms: Count = 0
+    """Milliseconds of audio."""
+    documents: Count = 0
+    """Documents that were ranked."""
+    batch: bool = False
+    """Whether the batch discount applies."""
+    endpoint: Name = ""
+    """The endpoint that was called; empty for a model called by its name."""
+    funding: Funding = Funding.POSTPAID
+    wallet_project_id: Id = 0
+    """The project whose wallet pays; 0 is the organisation's own."""
 
     def __post_init__(self) -> None:
         if self.cached_tokens > self.input_tokens:

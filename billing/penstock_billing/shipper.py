@@ -16,6 +16,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
+from penstock_base import database
 from penstock_billing import frames, partitions, shipping
 from penstock_billing.errors import JournalUnknownVersion, JournalUnreadable
 from penstock_billing.journal import SUFFIX, Journal
@@ -179,11 +180,8 @@ class Shipper:
 
     async def _connected(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
-                self._database_url,
-                timeout=5,
-                command_timeout=self._command_timeout_s,
-                server_settings={"application_name": "penstock shipper"},
+            self._connection = await database.connect(
+                self._database_url, "shipper", timeout_s=5, command_timeout=self._command_timeout_s
             )
             await shipping.prepare(self._connection)
             # The database may have been restored meanwhile: how far it is is for its cursors to say.

@@ -75,7 +75,9 @@ async def ship(
             await connection.copy_records_to_table("usage_stage", records=batch.rows)
             groups = await connection.fetch(SQL["take_over"], cursor["transaction_id"])
             added = sum(group["records"] for group in groups)
-            await book(connection, cursor["transaction_id"], f"ship:{journal}:{batch.end}", groups)
+            boot_id, _, _ = journal.rpartition("-")
+            ref = f"ship:{journal}:{batch.end}"
+            await book(connection, cursor["transaction_id"], ref, boot_id, groups)
         if batch.rejected:
             positions, bodies, problems = zip(*batch.rejected, strict=True)
             await connection.execute(SQL["reject"], journal, positions, bodies, problems)
@@ -92,9 +94,9 @@ async def ship(
 
 
 async def book(
-    connection: asyncpg.Connection, transaction_id: int, ref: str, groups: list[asyncpg.Record]
+    connection: asyncpg.Connection, transaction_id: int, ref: str, boot_id: str, groups: list[asyncpg.Record]
 ) -> None:
-    """Charge each organisation for its part of a batch; a batch that costs nothing moves no money."""
+    """Charge each wallet for its part of a batch; a batch that costs nothing moves no money."""
     charged = [group for group in groups if group["cost_nano_usd"]]
     if not charged:
         return
@@ -105,7 +107,10 @@ async def book(
         min(group["earliest"] for group in charged),
         max(group["latest"] for group in charged),
         [group["organisation_id"] for group in charged],
+        [group["funding"] for group in charged],
+        [group["wallet_project_id"] for group in charged],
         [group["cost_nano_usd"] for group in charged],
+        boot_id,
     )
 
 

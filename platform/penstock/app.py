@@ -26,6 +26,7 @@ from penstock.serving.conduct import Conductor
 from penstock.serving.meter import Meter
 from penstock.serving.relay import Patience
 from penstock.settings import Settings
+from penstock_base import database
 from penstock_billing.journal import Journal
 from penstock_billing.prices import PriceBook
 from penstock_billing.shipper import DATABASE_AWAY, Shipper
@@ -190,13 +191,8 @@ def _in_words(state: str, reason: str) -> str:
 
 async def open_gateway(settings: Settings) -> Gateway:
     """Make a gateway; Postgres need not answer yet. Raises CardError, JournalError."""
-    pool = await asyncpg.create_pool(
-        settings.database_url,
-        min_size=0,
-        max_size=POOL_SIZE,
-        command_timeout=DATABASE_TIMEOUT_S,
-        timeout=DATABASE_TIMEOUT_S,
-        server_settings={"application_name": "penstock gateway"},
+    pool = await database.pool(
+        settings.database_url, "gateway", size_max=POOL_SIZE, command_timeout_s=DATABASE_TIMEOUT_S
     )
     started = time.monotonic()
     gateway = Gateway(settings, pool)

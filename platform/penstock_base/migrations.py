@@ -23,6 +23,25 @@ create table if not exists penstock.migration (
 )"""
 
 
+ROLE = """
+do $$
+begin
+  create role penstock_app nologin;
+exception
+  when duplicate_object or unique_violation then null;  -- roles belong to the server, not to the database
+end $$;
+do $$
+begin
+  if not pg_has_role(current_user, 'penstock_app', 'member') then
+    execute format('grant penstock_app to %I', current_user);
+  end if;
+end $$;
+alter default privileges grant usage on schemas to penstock_app;
+alter default privileges grant select, insert, update, delete on tables to penstock_app;
+alter default privileges grant usage, select on sequences to penstock_app"""
+"""Running processes are this role (see `database`): what a migration makes is theirs, unless it says else."""
+
+
 class MigrationError(Exception):
     """The database holds a history that these files cannot continue."""
 
@@ -58,10 +77,18 @@ def read(room: str, package: str) -> list[Migration]:
 async def apply(connection: asyncpg.Connection, migrations: list[Migration]) -> list[Migration]:
     """Apply what is missing, all in one transaction, and return it.
 
-    Raises MigrationError when an applied file was edited, or the database is newer than the code.
+    Raises MigrationError when an applied file was edited, the database is newer than the code, or the
+    account may not make the role of running processes.
     """
     async with connection.transaction():
         await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+        try:
+            await connection.execute(ROLE)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise MigrationError(
+                "the database account may not make the role penstock_app, which running processes take; have "
+                "an administrator run: create role penstock_app nologin; grant penstock_app to <this account>"
+            ) from error
         await connection.execute(TABLE)
         rows = await connection.fetch("select room, number, digest from penstock.migration")
         applied = {(row["room"], row["number"]): row["digest"] for row in rows}

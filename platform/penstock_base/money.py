@@ -29,13 +29,18 @@ def usd_per_million_to_pico(text: str) -> int:
     return int(pico)
 
 
+def divide_half_even(amount: int, divisor: int) -> int:
+    """Divide and round once, half to even; `divisor` is positive and even."""
+    quotient, rest = divmod(amount, divisor)
+    half = divisor // 2
+    if rest > half or (rest == half and quotient % 2):
+        quotient += 1
+    return quotient
+
+
 def pico_to_nano(pico_usd: int) -> int:
     """Round pico-dollars to nano-dollars, half to even: the one rounding an event's cost goes through."""
-    nano, rest = divmod(pico_usd, PICO_PER_NANO)
-    half = PICO_PER_NANO // 2
-    if rest > half or (rest == half and nano % 2):
-        nano += 1
-    return nano
+    return divide_half_even(pico_usd, PICO_PER_NANO)
 
 
 def nano_to_usd(nano_usd: int) -> str:

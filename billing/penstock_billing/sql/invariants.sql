@@ -9,7 +9,8 @@ having sum(entry.amount_nano_usd) is distinct from 0
 -- name: wrong_balances
 -- An account's balance is the sum of its entries.
 select
-  'account ' || account.id || ' (organisation ' || organisation_id || ', ' || kind || ')' as what,
+  'account ' || account.id || ' (organisation ' || organisation_id || ', project ' || project_id || ', ' || kind || ')'
+    as what,
   posted_nano_usd as found,
   coalesce(sum(entry.amount_nano_usd), 0) as expected
 from billing.account
@@ -19,31 +20,107 @@ having posted_nano_usd <> coalesce(sum(entry.amount_nano_usd), 0)
 
 -- name: wrong_roll_ups
 -- A roll-up row is the sum of its minute's events, every number of it; shown as text, the sums side by side.
+-- Days whose events are in a file only have no events to compare with.
 with event as (
   select
-    organisation_id, date_trunc('minute', ended_at) as minute, project_id, key_id, model, price_version, outcome,
+    organisation_id, date_trunc('minute', ended_at) as minute, project_id, key_id, model, price_version,
+    outcome, endpoint,
     row(count(*), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens),
-        sum(cost_nano_usd))::text as sums
+        sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd))::text as sums
   from billing.usage_event
-  group by 1, 2, 3, 4, 5, 6, 7
+  group by 1, 2, 3, 4, 5, 6, 7, 8
 ), roll_up as (
   select
-    organisation_id, minute, project_id, key_id, model, price_version, outcome,
-    row(requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, cost_nano_usd)::text as sums
+    organisation_id, minute, project_id, key_id, model, price_version, outcome, endpoint,
+    row(requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms, documents,
+        cost_nano_usd)::text as sums
   from billing.usage_minute
+  where not exists (select from billing.archive where detached_at is not null and restored_at is null
+                    and minute >= day::timestamp at time zone 'UTC'
+                    and minute < (day + 1)::timestamp at time zone 'UTC')
 )
 select
   'roll-up of organisation ' || organisation_id || ', ' || minute || ', ' || model || ', key ' || key_id as what,
   roll_up.sums as found,
   event.sums as expected
 from event
-full join roll_up using (organisation_id, minute, project_id, key_id, model, price_version, outcome)
+full join roll_up using (organisation_id, minute, project_id, key_id, model, price_version, outcome, endpoint)
 where event.sums is distinct from roll_up.sums
 
+-- name: wrong_hours
+-- An hour before the mark is the sum of its minutes.
+with summed as (
+  select
+    organisation_id, date_trunc('hour', minute, 'UTC') as hour, project_id, key_id, model, price_version, outcome,
+    endpoint,
+    row(sum(requests), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens),
+        sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd))::text as sums
+  from billing.usage_minute
+  where minute < (select rolled_until from billing.roll_up_mark where level = 'hour')
+  group by 1, 2, 3, 4, 5, 6, 7, 8
+), kept as (
+  select
+    organisation_id, hour, project_id, key_id, model, price_version, outcome, endpoint,
+    row(requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms, documents,
+        cost_nano_usd)::text as sums
+  from billing.usage_hour
+)
+select
+  'hour of organisation ' || organisation_id || ', ' || hour || ', ' || model || ', key ' || key_id as what,
+  kept.sums as found,
+  summed.sums as expected
+from summed
+full join kept using (organisation_id, hour, project_id, key_id, model, price_version, outcome, endpoint)
+where summed.sums is distinct from kept.sums
+
+-- name: wrong_days
+-- A day before the mark is the sum of its minutes.
+with summed as (
+  select
+    organisation_id, date_trunc('day', minute, 'UTC') as day, project_id, key_id, model, price_version, outcome,
+    endpoint,
+    row(sum(requests), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens),
+        sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd))::text as sums
+  from billing.usage_minute
+  where minute < (select rolled_until from billing.roll_up_mark where level = 'day')
+  group by 1, 2, 3, 4, 5, 6, 7, 8
+), kept as (
+  select
+    organisation_id, day, project_id, key_id, model, price_version, outcome, endpoint,
+    row(requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms, documents,
+        cost_nano_usd)::text as sums
+  from billing.usage_day
+)
+select
+  'day of organisation ' || organisation_id || ', ' || day || ', ' || model || ', key ' || key_id as what,
+  kept.sums as found,
+  summed.sums as expected
+from summed
+full join kept using (organisation_id, day, project_id, key_id, model, price_version, outcome, endpoint)
+where summed.sums is distinct from kept.sums
+
+-- name: wrong_spending
+-- What budgets go by is what the roll-up says.
+with used as (
+  select organisation_id, project_id, key_id, date_trunc('month', minute, 'UTC')::date as month, sum(cost_nano_usd) as cost
+  from billing.usage_minute group by 1, 2, 3, 4 having sum(cost_nano_usd) <> 0
+)
+select
+  'spending of key ' || key_id || ' of organisation ' || organisation_id || ' in ' || month as what,
+  spend_month.cost_nano_usd as found,
+  used.cost as expected
+from used
+full join billing.spend_month using (organisation_id, project_id, key_id, month)
+where used.cost is distinct from spend_month.cost_nano_usd
+
 -- name: wrong_revenue
--- What was earned from an organisation is what its events cost.
-with event as (
-  select organisation_id, sum(cost_nano_usd) as cost from billing.usage_event group by 1
+-- What was earned from an organisation is what its requests and minutes cost.
+with used as (
+  select organisation_id, sum(cost_nano_usd) as cost
+  from (select organisation_id, cost_nano_usd from billing.usage_minute
+        union all
+        select organisation_id, cost_nano_usd from billing.minute_charge) as charged
+  group by 1
 ), revenue as (
   select organisation_id, -sum(amount_nano_usd) as earned
   from billing.entry join billing.account on account.id = entry.account_id
@@ -54,11 +131,12 @@ select
   'revenue of organisation ' || organisation_id as what,
   coalesce(earned, 0) as found,
   coalesce(cost, 0) as expected
-from event full join revenue using (organisation_id)
+from used full join revenue using (organisation_id)
 where coalesce(earned, 0) <> coalesce(cost, 0)
 
 -- name: wrong_bookings
--- A ledger transaction for usage books the events that name it, organisation by organisation.
+-- A ledger transaction for usage books the events that name it, organisation by organisation. Those that
+-- reach into a day whose events are in a file only cannot be told apart any more.
 with event as (
   select ledger_transaction_id, organisation_id, sum(cost_nano_usd) as cost
   from billing.usage_event
@@ -76,21 +154,49 @@ select
   'transaction ' || coalesce(ledger_transaction_id::text, 'none') || ', organisation ' || organisation_id as what,
   earned as found,
   cost as expected
-from event full join booked using (ledger_transaction_id, organisation_id)
+from event
+full join booked using (ledger_transaction_id, organisation_id)
+left join billing.ledger_transaction on ledger_transaction.id = ledger_transaction_id
 where earned is distinct from cost
+  and not exists (select from billing.archive where detached_at is not null and restored_at is null
+                  and period_start < (day + 1)::timestamp at time zone 'UTC'
+                  and period_end >= day::timestamp at time zone 'UTC')
+
+-- name: wrong_leases
+-- The lease account of a wallet is what its open leases have left.
+with left_over as (
+  select organisation_id, project_id, sum(granted_nano_usd - settled_nano_usd) as amount
+  from billing.lease where released_at is null group by 1, 2
+), account as (
+  select organisation_id, project_id, -posted_nano_usd as amount from billing.account where kind = 'lease'
+)
+select
+  'leases of organisation ' || organisation_id || ', project ' || project_id as what,
+  coalesce(account.amount, 0) as found,
+  coalesce(left_over.amount, 0) as expected
+from left_over full join account using (organisation_id, project_id)
+where coalesce(account.amount, 0) <> coalesce(left_over.amount, 0)
+
+-- name: wrong_minutes
+-- A charge for minutes is their number times the price of its version.
+select
+  'minutes of interval ' || interval_id || ' from ' || since as what,
+  minute_charge.cost_nano_usd as found,
+  minutes * nano_usd_per_minute as expected
+from billing.minute_charge
+join billing.minute_price_version on minute_price_version.id = minute_price_version
+where minute_charge.cost_nano_usd <> minutes * nano_usd_per_minute
 
 -- name: wrong_costs
 -- Re-rating an event with its price version gives the cost it was charged.
 select
   'request ' || request_id || ' of organisation ' || organisation_id as what,
   cost_nano_usd as found,
-  billing.cost_nano_usd(
-    outcome, input_tokens, cached_tokens, output_tokens,
-    input_pico_usd, cached_input_pico_usd, output_pico_usd
-  ) as expected
+  rerated as expected
 from billing.usage_event
 left join billing.price_version on price_version.id = usage_event.price_version
-where cost_nano_usd is distinct from billing.cost_nano_usd(
-  outcome, input_tokens, cached_tokens, output_tokens,
-  input_pico_usd, cached_input_pico_usd, output_pico_usd
-)
+cross join lateral (select billing.cost_nano_usd(
+  outcome, input_tokens, cached_tokens, output_tokens, images, audio_ms, documents, batch,
+  input_pico_usd, cached_input_pico_usd, output_pico_usd, image_pico_usd, audio_second_pico_usd,
+  document_pico_usd, batch_discount_ppm) as rerated) as again
+where cost_nano_usd is distinct from rerated

@@ -11,17 +11,15 @@ from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
 left join lateral (
   select input_pico_usd, cached_input_pico_usd, output_pico_usd
   from billing.price_version
-  where model = offer.model and valid_from <= clock_timestamp()
+  where price_list_id = 1 and model = offer.model and valid_from <= clock_timestamp()
   order by valid_from desc, id desc
   limit 1
 ) as current on true
 where (current.input_pico_usd, current.cached_input_pico_usd, current.output_pico_usd)
   is distinct from (offer.input_pico_usd, offer.cached_input_pico_usd, offer.output_pico_usd)
 order by offer.model
-returning id, model, input_pico_usd, cached_input_pico_usd, output_pico_usd, valid_from
+returning *
 
 -- name: all_versions
 -- Everything ever offered: a few rows per model.
-select id, model, input_pico_usd, cached_input_pico_usd, output_pico_usd, valid_from
-from billing.price_version
-order by id
+select * from billing.price_version order by id

@@ -10,7 +10,7 @@ select
   coalesce(sum(output_tokens) filter (where billable), 0)::bigint as output_tokens,
   coalesce(sum(reasoning_tokens) filter (where billable), 0)::bigint as reasoning_tokens,
   sum(cost_nano_usd)::bigint as cost_nano_usd
-from billing.usage_minute, lateral (select outcome in ('done', 'client_gone') as billable) as kind
+from billing.usage_minute, lateral (select outcome in ('done', 'client_gone', 'credit_ended', 'recovered') as billable) as kind
 where organisation_id = $1
   and minute >= $2 and minute < $3
   and ($4::bigint is null or project_id = $4)
@@ -27,7 +27,7 @@ select
   coalesce(sum(output_tokens) filter (where billable), 0)::bigint as output_tokens,
   coalesce(sum(reasoning_tokens) filter (where billable), 0)::bigint as reasoning_tokens,
   coalesce(sum(cost_nano_usd), 0)::bigint as cost_nano_usd
-from billing.usage_minute, lateral (select outcome in ('done', 'client_gone') as billable) as kind
+from billing.usage_minute, lateral (select outcome in ('done', 'client_gone', 'credit_ended', 'recovered') as billable) as kind
 where organisation_id = $1
   and minute >= $2 and minute < $3
   and ($4::bigint is null or project_id = $4)

@@ -6,11 +6,11 @@ import asyncio
 import signal
 import sys
 
-import asyncpg
 import click
 
 from penstock import settings
 from penstock.observe import logs, sharing
+from penstock_base import database
 
 
 @click.command()
@@ -45,12 +45,6 @@ async def _control(told: settings.Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     shelf = Shelf.open([BUILTIN, *told.cards])
-    async with asyncpg.create_pool(
-        told.database_url,
-        min_size=0,
-        max_size=4,
-        command_timeout=10,
-        server_settings={"application_name": "penstock controller"},
-    ) as pool:
+    async with await database.pool(told.database_url, "controller", size_max=4, command_timeout_s=10) as pool:
         launcher = choose_launcher(told.engines_folder)
         await Controller(told, shelf, launcher, pool).run(stop)

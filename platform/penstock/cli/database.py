@@ -13,6 +13,7 @@ import click
 from penstock import settings
 from penstock.access.keys import UnknownKey, UnknownOrganisation
 from penstock.settings import Settings
+from penstock_base import database
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Settings, asyncpg.Connection], Awaitable[T]]
@@ -34,7 +35,7 @@ def run(work: Work[T]) -> T:
 
 
 async def _with_connection(told: Settings, work: Work[T]) -> T:
-    connection = await asyncpg.connect(told.database_url, timeout=10)
+    connection = await database.connect(told.database_url, "command")
     try:
         return await work(told, connection)
     finally:

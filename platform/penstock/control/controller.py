@@ -16,7 +16,7 @@ import asyncpg
 from penstock.changes import Change, Changes
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
-from penstock_base import ids
+from penstock_base import database, ids
 from penstock_billing import partitions, prices
 from penstock_billing.prices import Offer
 from penstock_billing.shipper import DATABASE_AWAY
@@ -83,9 +83,7 @@ class Controller:
         while not stop.is_set():
             connection: asyncpg.Connection | None = None
             try:
-                connection = await asyncpg.connect(
-                    self._settings.database_url, server_settings={"application_name": "penstock leader"}
-                )
+                connection = await database.connect(self._settings.database_url, "leader")
                 if await connection.fetchval("select pg_try_advisory_lock($1)", LEADER_LOCK):
                     return connection
                 await connection.close()

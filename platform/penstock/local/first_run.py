@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from penstock.access import keys
-from penstock_base import migrations
+from penstock_base import database, migrations
 
 ROOMS = {"access": "penstock.access", "billing": "penstock_billing", "engines": "penstock_engines"}
 """Every room that owns a schema, with the package that holds its migrations."""
@@ -29,7 +29,7 @@ async def migrate(database_url: str) -> int:
 
 async def first_key(database_url: str, pepper: bytes) -> str | None:
     """Make the first organisation and its key; None when any key was ever made here."""
-    connection = await asyncpg.connect(database_url)
+    connection = await database.connect(database_url, "first run")
     try:
         if await connection.fetchval("select exists (select from access.api_key)"):
             return None
@@ -40,7 +40,7 @@ async def first_key(database_url: str, pepper: bytes) -> str | None:
 
 async def script_key(database_url: str, pepper: bytes) -> str:
     """Make one more key, for a script that started us and can keep what it reads."""
-    connection = await asyncpg.connect(database_url)
+    connection = await database.connect(database_url, "first run")
     try:
         return await keys.create(connection, pepper, name="up --json", organisation=ORGANISATION)
     finally:

@@ -72,7 +72,10 @@ class Meter:
             replica=end.replica,
             cost_nano_usd=(
                 rating.cost_nano_usd(
-                    usage.prompt_tokens, usage.cached_tokens, usage.output_tokens, call.price
+                    call.price,
+                    input_tokens=usage.prompt_tokens,
+                    cached_tokens=usage.cached_tokens,
+                    output_tokens=usage.output_tokens,
                 )
                 if end.outcome.billable
                 else 0

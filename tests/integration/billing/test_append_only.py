@@ -5,8 +5,10 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
+from penstock_base.database import connect
 from penstock_billing import partitions
 from penstock_billing.journal import Journal
+from penstock_billing.ledger import AccountKind
 from penstock_billing.record import Outcome, UsageRecord
 from penstock_billing.shipper import Shipper
 
@@ -52,6 +54,23 @@ async def test_a_partition_is_as_append_only_as_the_whole(database: asyncpg.Pool
     assert partition != "billing.usage_event_default"
     with pytest.raises(asyncpg.RestrictViolationError):
         await database.execute(f"delete from {partition}")
+
+
+@pytest.mark.usefixtures("facts")
+async def test_running_processes_may_not_even_try(database_url: str) -> None:
+    connection = await connect(database_url, "test")
+    try:
+        partition = await connection.fetchval(
+            "select tableoid::regclass::text from billing.usage_event limit 1"
+        )
+        for table in (*(f"billing.{fact}" for fact in FACTS), partition):
+            for statement in (f"delete from {table}", f"truncate {table} cascade"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(statement)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("alter table billing.entry disable trigger all")
+    finally:
+        await connection.close()
 
 
 async def book(connection: asyncpg.Connection, *amounts: int) -> None:
@@ -105,7 +124,7 @@ async def test_no_entry_can_be_added_to_an_old_transaction(database: asyncpg.Poo
 
 async def test_every_kind_of_account_says_what_it_means(database: asyncpg.Pool) -> None:
     rows = await database.fetch("select kind, meaning from billing.account_kind")
-    assert {row["kind"] for row in rows} == {"receivable", "revenue"}
+    assert {row["kind"] for row in rows} == set(AccountKind)
     assert all(row["meaning"] for row in rows)
 
 

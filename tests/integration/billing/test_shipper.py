@@ -129,7 +129,8 @@ async def test_a_database_restored_from_an_older_backup_is_healed_from_the_kept_
     await shipper.ship_once()
     await database.execute(
         "set session_replication_role = replica; delete from billing.usage_event; "
-        "delete from billing.usage_minute; delete from billing.entry; delete from billing.account; "
+        "delete from billing.usage_minute; delete from billing.spend_month; delete from billing.entry; "
+        "delete from billing.account; "
         "delete from billing.ledger_transaction; delete from billing.journal_cursor; "
         "reset session_replication_role"
     )

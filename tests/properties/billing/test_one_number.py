@@ -115,7 +115,8 @@ async def test_whatever_happens_each_request_counts_once_in_every_sum(
         # Each example begins with an empty database.
         await one.execute(
             "set session_replication_role = replica; truncate billing.usage_event, billing.usage_minute, "
-            "billing.account, billing.entry, billing.ledger_transaction, billing.journal_cursor; "
+            "billing.spend_month, billing.account, billing.entry, billing.ledger_transaction, "
+            "billing.journal_cursor cascade; "
             "reset session_replication_role; select billing.ensure_usage_partition('2026-01-01')"
         )
         await prices.sync_list(one, OFFERS)
@@ -163,29 +164,44 @@ async def expect_sums(connection: asyncpg.Connection, expected: list[UsageRecord
 async def test_the_audit_in_sql_prices_as_rating_does(database: asyncpg.Pool, data: st.DataObject) -> None:
     count, pico_usd = st.integers(0, 2**31 - 1), st.integers(0, 10**9)
     input_tokens = data.draw(count)
-    cached_tokens = data.draw(st.integers(0, input_tokens))
     price = PriceVersion(
-        1,
-        "a",
-        data.draw(pico_usd),
-        data.draw(pico_usd),
-        data.draw(pico_usd),
-        datetime(2026, 1, 1, tzinfo=UTC),
+        id=1,
+        model="a",
+        input_pico_usd=data.draw(pico_usd),
+        cached_input_pico_usd=data.draw(pico_usd),
+        output_pico_usd=data.draw(pico_usd),
+        valid_from=datetime(2026, 1, 1, tzinfo=UTC),
+        image_pico_usd=data.draw(pico_usd),
+        audio_second_pico_usd=data.draw(pico_usd),
+        document_pico_usd=data.draw(pico_usd),
+        batch_discount_ppm=data.draw(st.integers(0, 1_000_000)),
     )
     one = usage_record(
         input_tokens=input_tokens,
-        cached_tokens=cached_tokens,
+        cached_tokens=data.draw(st.integers(0, input_tokens)),
         output_tokens=data.draw(count),
+        images=data.draw(count),
+        audio_ms=data.draw(count),
+        documents=data.draw(count),
+        batch=data.draw(st.booleans()),
         outcome=data.draw(st.sampled_from(Outcome)),
     )
     assert record.decode(record.encode(one)) == one
     assert rating.rerate(one, price) == await database.fetchval(
-        "select billing.cost_nano_usd($1, $2, $3, $4, $5, $6, $7)",
+        "select billing.cost_nano_usd($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         one.outcome,
         one.input_tokens,
         one.cached_tokens,
         one.output_tokens,
+        one.images,
+        one.audio_ms,
+        one.documents,
+        one.batch,
         price.input_pico_usd,
         price.cached_input_pico_usd,
         price.output_pico_usd,
+        price.image_pico_usd,
+        price.audio_second_pico_usd,
+        price.document_pico_usd,
+        price.batch_discount_ppm,
     )
