@@ -18,7 +18,12 @@ from hypothesis import settings
 from penstock.local import postgres
 from penstock_base import migrations
 
-ROOMS = [("access", "penstock.access"), ("engines", "penstock_engines"), ("billing", "penstock_billing")]
+ROOMS = [
+    ("access", "penstock.access"),
+    ("engines", "penstock_engines"),
+    ("billing", "penstock_billing"),
+    ("admission", "penstock.admission"),
+]
 """Every room that has tables."""
 
 TEMPLATE = "penstock_template"

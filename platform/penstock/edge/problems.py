@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.access.keyring import InvalidKey, KeysUnavailable
+from penstock.admission.idempotency import errors as idempotency
 from penstock.admission.limits import LimitExceeded, WrongTask
 from penstock.admission.room import Overloaded
 from penstock.edge.refusals import BadRequest, BodyTooLarge, NotFound, UnknownModel, UnsupportedMedia
@@ -62,6 +63,11 @@ def retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"retry-after", b"%d" % seconds),)
 
 
+def first_request(error: Any) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers that name the request in the way, and keep OpenAI's clients from trying on."""
+    return ((b"x-original-request-id", error.request_id.encode()), (b"x-should-retry", b"false"))
+
+
 TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     InvalidKey: lambda e: Problem(401, "invalid_api_key", str(e), headers=UNAUTHORIZED),
     KeysUnavailable: lambda e: Problem(503, "key_check_unavailable", str(e), headers=retry_after(1)),
@@ -77,6 +83,25 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     EngineRefused: lambda e: engine_refusal(e.surface, e.status, e.body),
     EngineFailed: lambda e: Problem(502, "engine_failed", str(e), headers=retry_after(1)),
     MeteringFailed: lambda e: Problem(503, "metering_unavailable", str(e), headers=retry_after(5)),
+    idempotency.InvalidKey: lambda e: Problem(400, "invalid_idempotency_key", str(e), "Idempotency-Key"),
+    idempotency.KeyReused: lambda e: Problem(
+        422, "idempotency_key_reused", str(e), "Idempotency-Key", first_request(e)
+    ),
+    idempotency.InProgress: lambda e: Problem(
+        409, "idempotency_in_progress", str(e), headers=retry_after(e.retry_after_s)
+    ),
+    idempotency.AnswerNotKept: lambda e: Problem(
+        409, "idempotency_answer_not_kept", str(e), headers=first_request(e)
+    ),
+    idempotency.AnswerLost: lambda e: Problem(
+        409, "idempotency_answer_lost", str(e), headers=first_request(e)
+    ),
+    idempotency.OutcomeUnknown: lambda e: Problem(
+        409, "idempotency_outcome_unknown", str(e), headers=first_request(e)
+    ),
+    idempotency.ClaimsUnavailable: lambda e: Problem(
+        503, "idempotency_unavailable", str(e), headers=retry_after(1)
+    ),
 }
 
 

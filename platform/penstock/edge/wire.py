@@ -7,6 +7,7 @@ import re
 import msgspec
 from litestar.types import Receive, Scope, Send
 
+from penstock.admission.idempotency import identity
 from penstock.edge.problems import Problem
 from penstock.edge.refusals import BodyTooLarge, UnsupportedMedia
 
@@ -28,6 +29,8 @@ class Head(msgspec.Struct):
     content_encoding: bytes = b""
     content_length: int = 0
     client_request_id: str | None = None
+    repeatable: list[tuple[bytes, bytes]] = []
+    """What says that the request may be sent again; see edge.once."""
 
 
 def read_head(scope: Scope) -> Head:
@@ -47,6 +50,8 @@ def read_head(scope: Scope) -> Head:
             head.content_length = int(value)  # the server has checked that it is a number
         elif name in {b"x-client-request-id", b"x-request-id"} and CLIENT_ID.match(value):
             head.client_request_id = value.decode("ascii")
+        elif name in identity.HEADERS:
+            head.repeatable.append((name, value))
     return head
 
 
@@ -54,6 +59,11 @@ async def read_json_body(head: Head, receive: Receive, bytes_max: int) -> bytes:
     """Read a whole body of JSON; raises UnsupportedMedia, BodyTooLarge or ClientLeft."""
     if head.content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise UnsupportedMedia("send the body as JSON, with the header 'Content-Type: application/json'")
+    return await read_body(head, receive, bytes_max)
+
+
+async def read_body(head: Head, receive: Receive, bytes_max: int) -> bytes:
+    """Read a whole body of any kind; raises UnsupportedMedia, BodyTooLarge or ClientLeft."""
     if head.content_encoding not in {b"", b"identity"}:
         raise UnsupportedMedia("compressed request bodies are not accepted: send the JSON as it is")
     if head.content_length > bytes_max:

@@ -48,6 +48,12 @@ DUPLICATES = Counter(
     "penstock_journal_duplicate_records", "Records that Postgres had although the cursor said otherwise"
 )
 
+IDEMPOTENCY = Counter(
+    "penstock_idempotency_requests",
+    "Requests with an Idempotency-Key or an SDK's retry id, by what became of them",
+    ["result"],
+)
+
 
 class ModelFigures:
     """The labelled metrics of one model, looked up once: label lookups cost more than counting."""
@@ -78,3 +84,9 @@ def requests(surface: str, model: str, status: str, outcome: str) -> Counter:
 def duration(surface: str, model: str) -> Histogram:
     """The histogram of whole request times."""
     return DURATION.labels(surface, model)
+
+
+@cache
+def idempotency(result: str) -> Counter:
+    """The counter of requests that could be repeats, by what became of them (claimed, replayed, …)."""
+    return IDEMPOTENCY.labels(result)

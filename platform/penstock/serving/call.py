@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from penstock.access.keyring import Principal
 from penstock_billing.prices import PriceVersion
+from penstock_billing.record import UsageRecord
 from penstock_catalog.cards import ModelCard
 
 
@@ -61,3 +63,5 @@ class Call:
     """How many answers to each prompt."""
     started_ns: int
     """time.perf_counter_ns() when the request's head was read."""
+    on_settled: Callable[[UsageRecord], None] | None = None
+    """Told of the record as soon as it is in the journal, before the last byte leaves."""

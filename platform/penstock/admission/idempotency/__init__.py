@@ -1,0 +1,1 @@
+"""One execution and one charge, however often a client sends a request: see `claims`."""

@@ -1,0 +1,54 @@
+-- name: take
+-- Insert the claim, or take over one whose time is up; a row only when it is ours now. The process is noted
+-- first, so that whoever ships what it leaves behind can say that it is gone.
+with process as (
+  insert into billing.gateway_boot (boot_id, host) values ($4, $5) on conflict do nothing
+)
+insert into admission.claim as claim (id, fingerprint, organisation_id, boot_id, request_id, metered, expires_at)
+values ($1, $2, $3, $4, $6, $7, now() + $8)
+on conflict (id) do update set
+  fingerprint = excluded.fingerprint, organisation_id = excluded.organisation_id, boot_id = excluded.boot_id,
+  request_id = excluded.request_id, metered = excluded.metered, state = 'running', claimed_at = now(),
+  expires_at = excluded.expires_at, status = null, headers = null, body = null, cost_nano_usd = 0
+where claim.expires_at <= now()
+returning true
+
+-- name: look
+-- The claim that was in the way. `settled`: its process is gone and all it wrote is in this database.
+select claim.fingerprint, claim.boot_id, claim.request_id, claim.metered, claim.state, claim.status,
+       claim.headers, claim.body, claim.cost_nano_usd,
+       extract(epoch from now() - claim.claimed_at)::float8 as age_s,
+       claim.state = 'running' and exists (
+         select from billing.gateway_boot as boot
+         where boot.boot_id = claim.boot_id and boot.settled_at is not null) as settled
+from admission.claim as claim
+where claim.id = $1 and claim.expires_at > now()
+
+-- name: charged
+-- What an execution was charged. Asked of dead processes' requests only, once all their usage is here.
+select coalesce(sum(cost_nano_usd), 0)::bigint
+from billing.usage_event where organisation_id = $1 and request_id = $2
+
+-- name: take_over
+-- From a process that is gone without having charged anything; a row only when nobody else was faster.
+with process as (
+  insert into billing.gateway_boot (boot_id, host) values ($4, $5) on conflict do nothing
+)
+update admission.claim set boot_id = $4, request_id = $6, claimed_at = now(), expires_at = now() + $7
+where id = $1 and boot_id = $2 and request_id = $3 and state = 'running'
+returning true
+
+-- name: finish
+-- How an execution ended. Does nothing to a claim that is no longer this execution's.
+update admission.claim
+set state = $3, status = $4, headers = $5, body = $6, cost_nano_usd = $7, expires_at = now() + $8
+where id = $1 and request_id = $2 and state = 'running'
+
+-- name: release
+-- It cost nothing and took no effect: the next one with this key executes.
+delete from admission.claim where id = $1 and request_id = $2 and state = 'running'
+
+-- name: forget_expired
+-- A bounded number of rows at once, so that nobody waits for it.
+delete from admission.claim where id in
+  (select id from admission.claim where expires_at <= now() order by expires_at limit $1 for update skip locked)
