@@ -1,0 +1,62 @@
+"""What the fault tests share: a PostgreSQL and a Valkey that may be hurt, and a room for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+# There are no packages under tests/: the rig is found by its folder.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rig import shim
+from rig.room import Room, open_room
+from rig.server import Server
+
+from penstock.local import valkey
+from penstock_base import migrations
+
+ROOMS = [("access", "penstock.access"), ("engines", "penstock_engines"), ("billing", "penstock_billing")]
+
+
+async def migrate(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        steps = [step for room, package in ROOMS for step in migrations.read(room, package)]
+        await migrations.apply(connection, steps)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def fault_server() -> Iterator[Server]:
+    """One PostgreSQL for all rooms; a test may stop it, freeze it and cut its sessions."""
+    server = Server(Path(tempfile.mkdtemp(prefix="pf-pg-")) / "postgres")
+    asyncio.run(server.prepare(migrate))
+    yield server
+    asyncio.run(server.remove())
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Path]:
+    """The socket of a Valkey."""
+    with tempfile.TemporaryDirectory(prefix="pf-vk-") as folder:
+        running = asyncio.run(valkey.start(Path(folder) / "valkey"))
+        yield Path(running.url.removeprefix("unix://"))
+        asyncio.run(running.stop())
+
+
+@pytest.fixture(scope="session")
+def shim_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shim.build(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+async def room(fault_server: Server, redis_server: Path, shim_library: Path) -> AsyncIterator[Room]:
+    async with open_room(fault_server, lambda: redis_server, shim_library) as room:
+        yield room

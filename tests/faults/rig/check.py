@@ -1,0 +1,193 @@
+"""What must hold after every fault: the invariants I1 to I4, I7, I8, I10 and I11, over everything there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+from rig.client import End, Seen
+from rig.processes import Engine
+from rig.server import until
+
+from penstock_billing import frames, invariants, record
+from penstock_billing.record import Outcome, UsageRecord
+
+EXACT = {Outcome.DONE.value, Outcome.CLIENT_GONE.value, "credit_ended"}
+"""Charged as the engine counted."""
+FREE = {Outcome.ENGINE_FAILED.value, Outcome.STALLED.value, Outcome.SHUTDOWN.value}
+"""Our own failures."""
+
+
+def journalled(folder: Path) -> list[UsageRecord]:
+    """Every record in a folder's journals that can be trusted, quarantined files' whole beginnings included."""
+    found = []
+    for path in [*folder.glob("*.journal"), *folder.glob("*.quarantined")]:
+        for frame in frames.frames(path):
+            try:
+                found.append(record.decode(frame.body))
+            except ValueError:
+                continue  # set aside when it is shipped
+    return found
+
+
+async def behind(connection: asyncpg.Connection, folder: Path) -> dict[str, tuple[int, int]]:
+    """Which journals are not shipped to their end: where the cursor stands, and where it should."""
+    cursors = dict(await connection.fetch("select journal, shipped_bytes from billing.journal_cursor"))
+    found = {}
+    for path in folder.glob("*.journal"):
+        end = max((frame.end for frame in frames.frames(path)), default=0)
+        name = frames.read_name(path)
+        if end > cursors.get(name, 0):
+            found[path.name] = (cursors.get(name, 0), end)
+    return found
+
+
+async def oracle(engines: Sequence[Engine]) -> dict[str, Any]:
+    """What the engines counted, by request id; of one that died, what was asked of it before."""
+    made: dict[str, Any] = {}
+    for engine in engines:
+        made |= engine.kept
+        if engine.running:
+            made |= await engine.made()
+    return made
+
+
+async def check(
+    connection: asyncpg.Connection, folder: Path, seen: Sequence[Seen], engines: Sequence[Engine]
+) -> list[asyncpg.Record]:
+    """Wait for quiet, then check everything; returns the events."""
+    await until(lambda: _quiet(engines), "every engine is done with every request")
+    made = await oracle(engines)
+    await until(
+        lambda: _recorded(connection, expected(seen, made)),
+        "every request that must have a record has one",
+    )
+
+    async def drained() -> bool:
+        return not await behind(connection, folder)
+
+    await until(drained, "the journals are shipped to their ends (I10)")
+    events = await connection.fetch("select * from billing.usage_event")
+    check_sums(journalled(folder), events)
+    await check_books(connection, events)
+    check_clients(seen, events)
+    check_engines(made, events)
+    return events
+
+
+async def _quiet(engines: Sequence[Engine]) -> bool:
+    for engine in engines:
+        if engine.running:
+            try:
+                tallies = (await engine.made()).values()
+            except httpx.HTTPError:
+                return False
+            if any(tally["outcome"] == "running" for tally in tallies):
+                return False
+    return True
+
+
+def expected(seen: Sequence[Seen], made: dict[str, Any]) -> set[str]:
+    """The requests that must be recorded: acknowledged ones, and all that an engine worked on, but for those
+    whose gateway was killed under them."""
+    acknowledged = {one.request_id for one in seen if one.end is End.FINISHED}
+    excused = {one.name for one in seen if one.gateway.kills and one.end is not End.FINISHED}
+    known = {one.request_id: one.name for one in seen if one.request_id}
+    worked = {request for request in made if known.get(request) not in excused}
+    if any(one.gateway.kills for one in seen):
+        # A client whose connection broke before the head never learnt its request's id.
+        worked &= set(known)
+    return acknowledged | worked
+
+
+async def _recorded(connection: asyncpg.Connection, wanted: set[str]) -> bool:
+    count = await connection.fetchval(
+        "select count(distinct request_id) from billing.usage_event where request_id = any($1)", list(wanted)
+    )
+    return bool(count == len(wanted))
+
+
+def check_sums(journal: Sequence[UsageRecord], events: Sequence[asyncpg.Record]) -> None:
+    """I2 and I3: what the journals hold and what the database holds are one thing, once each."""
+    twice = [what for what, count in Counter(event["request_id"] for event in events).items() if count > 1]
+    assert twice == [], "requests with several events"
+    ours = {usage.event_id: usage for usage in journal}
+    theirs = {event["event_id"].bytes: event for event in events}
+    assert ours.keys() == theirs.keys()
+    for event_id, usage in ours.items():
+        event = theirs[event_id]
+        assert (usage.request_id, usage.input_tokens, usage.cached_tokens, usage.output_tokens) == (
+            *(event["request_id"], event["input_tokens"], event["cached_tokens"], event["output_tokens"]),
+        )
+        assert (usage.outcome.value, usage.cost_nano_usd) == (event["outcome"], event["cost_nano_usd"])
+
+
+async def check_books(connection: asyncpg.Connection, events: Sequence[asyncpg.Record]) -> None:
+    """I3 and I4: events, roll-ups and ledger agree, and every transaction sums to zero."""
+    assert await invariants.check(connection) == []
+    cost = sum(event["cost_nano_usd"] for event in events)
+    assert (
+        await connection.fetchval("select coalesce(sum(cost_nano_usd), 0) from billing.usage_minute") == cost
+    )
+    revenue = await connection.fetchval(
+        "select coalesce(-sum(amount_nano_usd), 0) from billing.entry"
+        " join billing.account on account.id = account_id where kind = 'revenue'"
+    )
+    assert revenue == cost
+
+
+def check_clients(seen: Sequence[Seen], events: Sequence[asyncpg.Record]) -> None:
+    """I1, I7, I11: each client's request ended in one way, and what it was told is what was recorded."""
+    by_id = {event["request_id"]: event for event in events}
+    by_name = Counter(event["client_request_id"] for event in events)
+    for one in seen:
+        assert one.end is not None, f"{one.name} never ended (I11)"
+        assert by_name[one.name] <= 1, f"{one.name} is recorded {by_name[one.name]} times (I2)"
+        event = by_id.get(one.request_id)
+        if one.end is End.FINISHED:
+            assert event is not None, f"{one.request_id} was acknowledged and is not recorded (I1)"
+            assert event["outcome"] == "done", f"{one.request_id} was whole for its client"
+        if event is None:
+            continue
+        assert event["client_request_id"] == one.name
+        if one.end is End.FINISHED and one.usage is not None:
+            told = (one.usage["prompt_tokens"], one.usage["completion_tokens"])
+            assert told == (event["input_tokens"], event["output_tokens"]), f"{one.request_id} (I7)"
+        if one.cost_usd is not None:
+            assert round(float(one.cost_usd) * 1e9) == event["cost_nano_usd"]
+        if one.end in {End.FAILED, End.REFUSED}:
+            assert event["cost_nano_usd"] == 0, f"{one.request_id} failed and is billed"
+        if event["outcome"] in EXACT and one.tokens:
+            assert event["output_tokens"] >= one.tokens, f"{one.request_id} got more than is billed"
+
+
+def check_engines(made: dict[str, Any], events: Sequence[asyncpg.Record]) -> None:
+    """I8: what is billed is what the engine counted, and nothing it did not make is billed."""
+    for event in events:
+        request_id, outcome = event["request_id"], event["outcome"]
+        counted = made.get(request_id)
+        if outcome in FREE:
+            assert event["cost_nano_usd"] == 0, f"{request_id} ended as {outcome} and is billed"
+        if counted is None:
+            continue
+        told = (event["input_tokens"], event["cached_tokens"], event["output_tokens"])
+        truth = (counted["prompt_tokens"], counted["cached_tokens"], counted["completion_tokens"])
+        if outcome in EXACT:
+            assert told == truth, f"{request_id}: recorded and counted differ (I8)"
+        else:
+            assert all(a <= b for a, b in zip(told, truth, strict=True)), f"{request_id}: more than was made"
+
+
+def outcomes(events: Sequence[asyncpg.Record]) -> Counter[str]:
+    """How many events ended how."""
+    return Counter(event["outcome"] for event in events)
+
+
+async def settled(seconds: float) -> None:
+    """Let something that must NOT happen have its time; never wait so for what must."""
+    await asyncio.sleep(seconds)

@@ -1,0 +1,203 @@
+"""A room: real gateways, engines, a database and a Redis with bad roads between them, for one test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from rig import check, shim
+from rig.client import MODEL, Seen, ask
+from rig.load import Load, Make, mixed
+from rig.processes import Engine, Gateway
+from rig.proxy import Proxy
+from rig.server import AWAY, Server, until
+
+from penstock.access import keys
+from penstock_billing import prices
+from penstock_billing.prices import Offer
+from penstock_engines import registry
+from penstock_engines.registry import Registered
+
+PEPPER = bytes(range(32))
+OFFER = Offer(MODEL, 150_000, 75_000, 600_000)
+
+
+@dataclass
+class Room:
+    """Everything a test breaks."""
+
+    folder: Path
+    server: Server
+    name: str
+    """Of the database."""
+    key: str
+    to_postgres: Proxy
+    """The gateways' way to Postgres; the room's own goes past it."""
+    to_redis: Proxy
+    environment: dict[str, str]
+    library: Path
+    gateways: list[Gateway] = field(default_factory=list)
+    engines: list[Engine] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+    asked: list[Seen] = field(default_factory=list)
+
+    @property
+    def home(self) -> Path:
+        """The state folder that all gateways share."""
+        return self.folder / "home"
+
+    @property
+    def journal(self) -> Path:
+        return self.home / "journal"
+
+    @property
+    def url(self) -> str:
+        """The database, past the proxy."""
+        return self.server.url(self.name)
+
+    @property
+    def seen(self) -> list[Seen]:
+        """Everything that clients saw."""
+        return [*self.asked, *(seen for load in self.loads for seen in load.seen)]
+
+    async def start_gateway(
+        self, *, shimmed: bool = False, home: Path | None = None, wait: bool = True, **settings: object
+    ) -> Gateway:
+        """Start a gateway; `shimmed` puts the library between it and its disk and clock."""
+        number = len(self.gateways)
+        control = shim.Control(self.folder / f"control-{number}", self.library) if shimmed else None
+        told = {f"PENSTOCK_{name.upper()}": str(value) for name, value in settings.items()}
+        where = {"PENSTOCK_HOME": str(home or self.home)}
+        gateway = Gateway(number, home or self.home, self.environment | where | told, control)
+        self.gateways.append(gateway)
+        if wait:
+            await gateway.start()
+        return gateway
+
+    async def start_engine(self, batch_max: int = 64, **options: float) -> Engine:
+        """Start an engine, by default one of 100 tokens a second, and say to the gateways that it is there."""
+        name = f"e{len(self.engines)}"
+        engine = Engine(name, self.folder / f"{name}.sock")
+        self.engines.append(engine)
+        await engine.start(MODEL, **({"tokens_per_second": 100, "answer_tokens": 1000} | options))
+        await self.register(name, engine.socket, batch_max=batch_max)
+        return engine
+
+    async def register(self, name: str, socket: Path, state: str = "ready", batch_max: int = 64) -> None:
+        """Say what a controller would of an engine."""
+        async with self.connect() as connection:
+            await registry.put(connection, Registered(name, MODEL, state, socket, batch_max, None), "room")
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self.url, timeout=10)
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(*AWAY):
+                await connection.close(timeout=5)
+
+    async def fetchval(self, query: str, *arguments: object) -> Any:
+        async with self.connect() as connection:
+            return await connection.fetchval(query, *arguments)
+
+    def load(self, *, clients: int = 6, make: Make = mixed, seed: int | None = None) -> Load:
+        """Load on all gateways there are now."""
+        load = Load(self.gateways, self.key, clients=clients, make=make, seed=seed or len(self.loads) + 1)
+        self.loads.append(load)
+        return load
+
+    async def ask(self, gateway: Gateway | None = None, **body: Any) -> Seen:
+        """Ask one thing and keep what was seen; arguments of `rig.client.ask` may be among the fields."""
+        options = {
+            name: body.pop(name)
+            for name in ("leave_at", "politely", "path", "headers", "patience_s")
+            if name in body
+        }
+        name = f"asked-{len(self.asked)}-{os.urandom(4).hex()}"
+        if "path" not in options:
+            body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8} | body
+        seen = await ask(gateway or self.gateways[0], self.key, body, name=name, **options)
+        self.asked.append(seen)
+        return seen
+
+    async def event(self, seen: Seen) -> asyncpg.Record:
+        """The record of a request, as soon as it is in Postgres."""
+        query = "select * from billing.usage_event where client_request_id = $1"
+
+        async def found() -> asyncpg.Record | None:
+            async with self.connect() as connection:
+                row: asyncpg.Record | None = await connection.fetchrow(query, seen.name)
+                return row
+
+        row: asyncpg.Record = await until(found, f"{seen.name} is recorded")
+        return row
+
+    async def check(self) -> list[asyncpg.Record]:
+        """Everything that must hold after a fault, once the journals are drained; returns the events."""
+        async with self.connect() as connection:
+            return await check.check(connection, self.journal, self.seen, self.engines)
+
+    async def close(self) -> None:
+        for gateway in self.gateways:
+            await gateway.close()
+            print(gateway.last_words())  # noqa: T201 - pytest shows it where a test failed
+        for engine in self.engines:
+            await engine.kill()
+        await self.to_postgres.close()
+        await self.to_redis.close()
+        await self.server.mend()
+        await self.server.execute(f"drop database if exists {self.name} with (force)")
+
+
+@contextlib.asynccontextmanager
+async def open_room(server: Server, redis_socket: Callable[[], Path], library: Path) -> AsyncIterator[Room]:
+    """A room with a database of its own and no gateway yet."""
+    with tempfile.TemporaryDirectory(prefix="pf-", ignore_cleanup_errors=True) as text:
+        folder = Path(text)
+        (folder / "home").mkdir()
+        await server.mend()
+        name = await server.new_database()
+        to_postgres, to_redis = Proxy(lambda: server.socket), Proxy(redis_socket)
+        await to_postgres.listen_at(folder / ".s.PGSQL.5432")
+        redis_port = await to_redis.listen()
+        async with _connected(server.url(name)) as connection:
+            key = await keys.create(connection, PEPPER, name="load", organisation="acme")
+            await prices.sync_list(connection, [OFFER])
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")},
+            "PENSTOCK_DATABASE_URL": server.url(name, at=folder),
+            "PENSTOCK_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+            "PENSTOCK_KEY_PEPPER": PEPPER.hex(),
+            "PENSTOCK_MODELS": MODEL,
+            "PENSTOCK_DRAIN_S": "5",
+            "PENSTOCK_STALL_TIMEOUT_S": "20",
+            "PENSTOCK_FIRST_BYTE_TIMEOUT_S": "20",
+        }
+        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        room = Room(folder, server, name, key, to_postgres, to_redis, environment, library)
+        try:
+            yield room
+        finally:
+            await room.close()
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def gather(*things: Any) -> list[Any]:
+    """All at once."""
+    return list(await asyncio.gather(*things))
