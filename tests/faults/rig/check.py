@@ -1,4 +1,4 @@
-"""What must hold after every fault: the invariants I1 to I4, I7, I8, I10 and I11, over everything there is."""
+"""What must hold after every fault: the invariants I1 to I4, I7, I8, I10 and I11, over all there is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FREE = {Outcome.ENGINE_FAILED.value, Outcome.STALLED.value, Outcome.SHUTDOWN.val
 
 
 def journalled(folder: Path) -> list[UsageRecord]:
-    """Every record in a folder's journals that can be trusted, quarantined files' whole beginnings included."""
+    """Every record in a folder's journals that can be trusted; of a quarantined file, its beginning."""
     found = []
     for path in [*folder.glob("*.journal"), *folder.glob("*.quarantined")]:
         for frame in frames.frames(path):
@@ -35,16 +35,22 @@ def journalled(folder: Path) -> list[UsageRecord]:
     return found
 
 
-async def behind(connection: asyncpg.Connection, folder: Path) -> dict[str, tuple[int, int]]:
-    """Which journals are not shipped to their end: where the cursor stands, and where it should."""
-    cursors = dict(await connection.fetch("select journal, shipped_bytes from billing.journal_cursor"))
+def ends(folder: Path) -> dict[str, int]:
+    """Where the last whole frame of each journal ends, by the journal's name; without any, it is left out."""
     found = {}
     for path in folder.glob("*.journal"):
         end = max((frame.end for frame in frames.frames(path)), default=0)
-        name = frames.read_name(path)
-        if end > cursors.get(name, 0):
-            found[path.name] = (cursors.get(name, 0), end)
+        if end and (name := frames.read_name(path)):
+            found[name] = end
     return found
+
+
+async def behind(connection: asyncpg.Connection, folder: Path) -> dict[str, tuple[int, int]]:
+    """Which journals are not shipped to their end: where the cursor stands, and where it should."""
+    cursors = dict(await connection.fetch("select journal, shipped_bytes from billing.journal_cursor"))
+    return {
+        name: (cursors.get(name, 0), end) for name, end in ends(folder).items() if end > cursors.get(name, 0)
+    }
 
 
 async def oracle(engines: Sequence[Engine]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Link:
 
 
 class Proxy:
-    """Passes bytes on, until told otherwise; what is told holds for connections there are and for new ones."""
+    """Passes bytes on, until told otherwise; what is told holds for old connections and for new ones."""
 
     def __init__(self, target: Callable[[], Path]) -> None:
         """`target` says where the server listens at the moment."""

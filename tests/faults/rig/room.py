@@ -82,7 +82,7 @@ class Room:
         return gateway
 
     async def start_engine(self, batch_max: int = 64, **options: float) -> Engine:
-        """Start an engine, by default one of 100 tokens a second, and say to the gateways that it is there."""
+        """Start an engine, by default one of 100 tokens a second, and tell the gateways of it."""
         name = f"e{len(self.engines)}"
         engine = Engine(name, self.folder / f"{name}.sock")
         self.engines.append(engine)
