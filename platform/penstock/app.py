@@ -16,9 +16,11 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 
 from penstock.access.keyring import Keyring, Principal
+from penstock.admission.idempotency.claims import Claims
 from penstock.changes import Changes
 from penstock.edge import failures, management, models, operations, wire
 from penstock.edge.inference import Inference
+from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
 from penstock.observe import metrics
 from penstock.routing.directory import Directory
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 FOLLOW_EVERY_S = 1.0
 FIGURES_EVERY_S = 2.0
 DRAIN_SHIPPING_S = 5.0
+DRAIN_CLAIMS_S = 3.0
 POOL_SIZE = 4
 DATABASE_TIMEOUT_S = 10.0
 
@@ -59,6 +62,8 @@ class Gateway:
         self.directory = Directory()
         self.journal = Journal(settings.journal_folder)
         self.shipper = Shipper(settings.database_url, settings.journal_folder, self.journal)
+        self.claims = Claims(pool, settings.pepper, self.journal.boot_id)
+        self.once = Once(self.claims, self.keyring, settings.body_bytes_max)
         patience = Patience(settings.first_byte_timeout_s, settings.stall_timeout_s)
         self.inference = Inference(
             keyring=self.keyring,
@@ -67,6 +72,7 @@ class Gateway:
             directory=self.directory,
             journal=self.journal,
             conductor=Conductor(self.directory, Meter(self.journal), patience),
+            once=self.once,
             body_bytes_max=settings.body_bytes_max,
         )
 
@@ -85,7 +91,8 @@ class Gateway:
             [
                 *self.inference.routes(),
                 *models.routes(self.shelf, self.directory),
-                *management.routes(self._pool),
+                # What changes something under /api/v1 belongs in here: then it obeys Idempotency-Key.
+                self.once.over([*management.routes(self._pool)]),
                 *operations.routes(self.readiness, self._settings.metrics_token),
             ],
             dependencies={"principal": Provide(principal)},
@@ -104,6 +111,7 @@ class Gateway:
             "listen": self._changes.listen(self._changed),
             "sync": self.journal.run(),
             "ship": self.shipper.run(),
+            "claims": self.claims.run(),
             "figures": self._figures(),
         }
         tasks = [asyncio.create_task(self._guarded(name, loop)) for name, loop in loops.items()]
@@ -116,6 +124,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.claims.drain(DRAIN_CLAIMS_S)
             try:
                 self.journal.close()
             finally:

@@ -13,6 +13,7 @@ from typing import cast
 
 import asyncpg
 
+from penstock.admission.idempotency import claims
 from penstock.changes import Change, Changes
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
@@ -226,12 +227,14 @@ class Controller:
             await asyncio.sleep(FIGURES_EVERY_S)
 
     async def _keep_house(self) -> None:
-        """Make the partitions of the days to come."""
+        """Make the partitions of the days to come, and forget answers that were kept long enough."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
             try:
                 async with self._pool.acquire() as connection:
                     await partitions.ensure(cast("asyncpg.Connection", connection))
+                    forgotten = await claims.forget_expired(cast("asyncpg.Connection", connection))
                 logger.info("partitions made ahead of %s", datetime.now(UTC).date())
+                logger.info("%d idempotency keys forgotten", forgotten)
             except DATABASE_AWAY as error:
-                logger.warning("partitions not made", extra={"reason": str(error)})
+                logger.warning("house not kept", extra={"reason": str(error)})

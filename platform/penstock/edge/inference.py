@@ -17,7 +17,9 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 
 from penstock.access.keyring import Keyring, Principal
 from penstock.admission import limits
-from penstock.edge import openai, problems, wire
+from penstock.admission.idempotency.claims import Kept
+from penstock.edge import once, openai, problems, wire
+from penstock.edge.once import Once
 from penstock.edge.openai import ChatAsked, CompletionsAsked, EmbeddingsAsked
 from penstock.edge.problems import Problem
 from penstock.edge.refusals import BadRequest, UnknownModel
@@ -28,6 +30,7 @@ from penstock.serving.conduct import Conductor, MeteringFailed
 from penstock_base import ids
 from penstock_billing.journal import Journal
 from penstock_billing.prices import PriceBook
+from penstock_billing.record import UsageRecord
 from penstock_catalog.cards import Capability, ModelCard, Task
 from penstock_catalog.shelf import Shelf
 
@@ -63,6 +66,7 @@ class Inference:
         directory: Directory,
         journal: Journal,
         conductor: Conductor,
+        once: Once,
         body_bytes_max: int,
     ) -> None:
         self._keyring = keyring
@@ -71,6 +75,7 @@ class Inference:
         self._directory = directory
         self._journal = journal
         self._conductor = conductor
+        self._once = once
         self._body_bytes_max = body_bytes_max
 
     def routes(self) -> list[ASGIRouteHandler]:
@@ -95,6 +100,10 @@ class Inference:
             head = wire.read_head(scope)
             principal = await self._keyring.authenticate(head.api_key)
             body = await wire.read_json_body(head, receive, self._body_bytes_max)
+            if head.repeatable:
+                asked = (surface, body, principal, head.client_request_id, event_id, started_ns)
+                await self._answer_once(scope, head.repeatable, asked, receive, send)
+                return
             call = self._call(surface, body, principal, head.client_request_id, event_id, started_ns)
             await self._conductor.run(call, receive, send, _headers(call))
         except wire.ClientLeft:
@@ -106,6 +115,29 @@ class Inference:
                 problem = problems.INTERNAL
             await self._refuse(send, problem, surface, request_id)
 
+    async def _answer_once(
+        self,
+        scope: HTTPScope,
+        repeatable: list[tuple[bytes, bytes]],
+        asked: tuple[Surface, bytes, Principal, str | None, bytes, int],
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a request that may have been sent before: from what was kept, or by its one execution."""
+        surface, body, principal, _, event_id, _ = asked
+        request_id = f"req_{event_id.hex()}"
+        found = await self._once.metered(scope, repeatable, principal, body, request_id, receive, send)
+        if isinstance(found, Kept):
+            metrics.requests(surface.value, "", str(found.answer.status), "replayed").inc()
+            await once.replay(send, found, request_id, metered=True)
+        elif found is None:
+            call = self._call(*asked)
+            await self._conductor.run(call, receive, send, _headers(call))
+        else:
+            async with found as execution:
+                call = self._call(*asked, execution.settled)
+                await self._conductor.run(call, execution.receive, execution.send, _headers(call))
+
     def _call(
         self,
         surface: Surface,
@@ -114,6 +146,7 @@ class Inference:
         client_request_id: str | None,
         event_id: bytes,
         started_ns: int,
+        on_settled: Callable[[UsageRecord], None] | None = None,
     ) -> Call:
         """Turn a body into a call, or raise what is wrong with it."""
         asked = openai.understand(surface, body)
@@ -146,6 +179,7 @@ class Inference:
             prompts=prompts,
             n=n,
             started_ns=started_ns,
+            on_settled=on_settled,
         )
 
     def _card(self, model: str) -> ModelCard:

@@ -7,7 +7,12 @@ import asyncpg
 from penstock.access import keys
 from penstock_base import database, migrations
 
-ROOMS = {"access": "penstock.access", "billing": "penstock_billing", "engines": "penstock_engines"}
+ROOMS = {
+    "access": "penstock.access",
+    "billing": "penstock_billing",
+    "engines": "penstock_engines",
+    "admission": "penstock.admission",
+}
 """Every room that owns a schema, with the package that holds its migrations."""
 
 ORGANISATION = "default"

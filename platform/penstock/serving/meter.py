@@ -82,6 +82,8 @@ class Meter:
             ),
         )
         self._journal.append(record)
+        if call.on_settled is not None:
+            call.on_settled(record)
         _show(record, call, end, now_ns)
         return record
 

@@ -3,7 +3,8 @@
 `Idempotency-Key` follows the IETF draft "The Idempotency-Key HTTP Header Field" (httpapi working group, 06).
 It is the client's promise, so it is kept for a day and never risked. The ids that SDKs repeat when they try
 again by themselves (`repeatability-request-id` of OASIS Repeatable Requests, `x-ms-client-request-id` of
-Azure's SDKs) are hints: people do reuse them, so the body belongs to their identity, and they are kept for minutes.
+Azure's SDKs) are hints: people do reuse them, so the body belongs to their identity, and they are kept for
+minutes.
 """
 
 from __future__ import annotations
