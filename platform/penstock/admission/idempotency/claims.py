@@ -239,7 +239,10 @@ class Claims:
                 return claim
             found = await self._pool.fetchrow(SQL["look"], claim.id)
             if found is None:
-                continue  # it was released or its time ran out just now
+                continue  # it was released just now
+            if found["expired"]:
+                await self._pool.execute(SQL["forget"], claim.id)
+                continue
             if found["settled"] and found["fingerprint"] == wanted.fingerprint:
                 await self._judge(found, principal)
                 if await self._pool.fetchval(

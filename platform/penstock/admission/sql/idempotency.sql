@@ -1,28 +1,28 @@
 -- name: take
--- Insert the claim, or take over one whose time is up; a row only when it is ours now. The process is noted
--- first, so that whoever ships what it leaves behind can say that it is gone.
+-- Insert the claim; a row only when there was none. The process is noted first, so that whoever ships what it
+-- leaves behind can say that it is gone.
 with process as (
   insert into billing.gateway_boot (boot_id, host) values ($4, $5) on conflict do nothing
 )
-insert into admission.claim as claim (id, fingerprint, organisation_id, boot_id, request_id, metered, expires_at)
+insert into admission.claim (id, fingerprint, organisation_id, boot_id, request_id, metered, expires_at)
 values ($1, $2, $3, $4, $6, $7, now() + $8)
-on conflict (id) do update set
-  fingerprint = excluded.fingerprint, organisation_id = excluded.organisation_id, boot_id = excluded.boot_id,
-  request_id = excluded.request_id, metered = excluded.metered, state = 'running', claimed_at = now(),
-  expires_at = excluded.expires_at, status = null, headers = null, body = null, cost_nano_usd = 0
-where claim.expires_at <= now()
+on conflict do nothing
 returning true
 
 -- name: look
 -- The claim that was in the way. `settled`: its process is gone and all it wrote is in this database.
 select claim.fingerprint, claim.boot_id, claim.request_id, claim.metered, claim.state, claim.status,
        claim.headers, claim.body, claim.cost_nano_usd,
-       extract(epoch from now() - claim.claimed_at)::float8 as age_s,
+       extract(epoch from now() - claim.claimed_at)::float8 as age_s, claim.expires_at <= now() as expired,
        claim.state = 'running' and exists (
          select from billing.gateway_boot as boot
          where boot.boot_id = claim.boot_id and boot.settled_at is not null) as settled
 from admission.claim as claim
-where claim.id = $1 and claim.expires_at > now()
+where claim.id = $1
+
+-- name: forget
+-- A claim whose time is up is as good as none.
+delete from admission.claim where id = $1 and expires_at <= now()
 
 -- name: charged
 -- What an execution was charged. Asked of dead processes' requests only, once all their usage is here.
