@@ -34,7 +34,14 @@ class Load:
     """Clients in turn at several gateways, from `async with` until its end, which waits for their answers."""
 
     def __init__(
-        self, gateways: Sequence[Any], key: str, *, clients: int = 6, seed: int = 1, make: Make = mixed
+        self,
+        gateways: Sequence[Any],
+        key: str,
+        *,
+        clients: int = 6,
+        seed: int = 1,
+        make: Make = mixed,
+        name_length: int = 0,
     ) -> None:
         self.seen: list[Seen] = []
         """Requests that have ended, in that order."""
@@ -43,6 +50,7 @@ class Load:
         self._clients = clients
         self._seed = seed
         self._make = make
+        self._name_length = name_length
         self._numbers = itertools.count(1)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,7 +91,7 @@ class Load:
                 chance.choice(self._gateways),
                 self._key,
                 body,
-                name=f"load-{self._seed}-{next(self._numbers)}",
+                name=f"load-{self._seed}-{next(self._numbers)}".ljust(self._name_length, "x"),
                 leave_at=chance.randint(0, 6) if leaves else None,
                 politely=chance.random() < 0.5,
             )

@@ -26,8 +26,8 @@ class Gateway:
     ) -> None:
         self.number = number
         self.home = home
-        self.kills = 0
-        """How many of its processes were killed: requests that these had begun may have no record."""
+        self.harmed = False
+        """Killed, or kept from writing: a request here that was not acknowledged may have no record."""
         self.control = control
         self._environment = environment | (control.environment if control else {})
         self._listener = socket.socket()
@@ -83,7 +83,7 @@ class Gateway:
 
     async def kill(self) -> None:
         """SIGKILL."""
-        self.kills += 1
+        self.harmed = True
         if self.running:
             self.send(signal.SIGKILL)
         await self.ended()
@@ -97,6 +97,10 @@ class Gateway:
         """Let no file of the process grow beyond `size` bytes: a quota, in effect at once."""
         most = resource.RLIM_INFINITY if size is None else size
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+    def status(self) -> str:
+        """What the kernel says that the process does."""
+        return str(psutil.Process(self.pid).status())
 
     def memory_bytes(self) -> int:
         """What it holds of memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import tempfile
@@ -108,9 +107,10 @@ class Room:
         async with self.connect() as connection:
             return await connection.fetchval(query, *arguments)
 
-    def load(self, *, clients: int = 6, make: Make = mixed, seed: int | None = None) -> Load:
+    def load(self, *, clients: int = 6, make: Make = mixed, name_length: int = 0) -> Load:
         """Load on all gateways there are now."""
-        load = Load(self.gateways, self.key, clients=clients, make=make, seed=seed or len(self.loads) + 1)
+        seed = len(self.loads) + 1
+        load = Load(self.gateways, self.key, clients=clients, seed=seed, make=make, name_length=name_length)
         self.loads.append(load)
         return load
 
@@ -140,10 +140,20 @@ class Room:
         row: asyncpg.Record = await until(found, f"{seen.name} is recorded")
         return row
 
-    async def check(self) -> list[asyncpg.Record]:
+    async def check(self, given_up: frozenset[str] = frozenset()) -> list[asyncpg.Record]:
         """Everything that must hold after a fault, once the journals are drained; returns the events."""
         async with self.connect() as connection:
-            return await check.check(connection, self.journal, self.seen, self.engines)
+            return await check.check(connection, self.journal, self.seen, self.engines, given_up)
+
+    async def behind(self) -> dict[str, tuple[int, int]]:
+        """Journals that are not shipped to their end."""
+        async with self.connect() as connection:
+            return await check.behind(connection, self.journal)
+
+    async def sessions(self, condition: str = "true") -> int:
+        """How many sessions the gateways have at the server."""
+        query = "select count(*) from pg_stat_activity where application_name like 'penstock %' and "
+        return int(await self.fetchval(query + condition))
 
     async def close(self) -> None:
         for gateway in self.gateways:
@@ -196,8 +206,3 @@ async def _connected(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-async def gather(*things: Any) -> list[Any]:
-    """All at once."""
-    return list(await asyncio.gather(*things))
