@@ -117,6 +117,13 @@ class UnmeteredExecution(Execution):
         """The body was read already; a client that leaves changes nothing here."""
         return cast("HTTPReceiveMessage", await self._receive())
 
+    async def send(self, message: Message) -> None:
+        """Name the request, so that what is said to a retry of it can be understood."""
+        if message["type"] == "http.response.start":
+            request_id = (b"x-request-id", self._claim.request_id.encode())
+            message["headers"] = [*message.get("headers", ()), request_id]
+        await super().send(message)
+
     def _answered(self) -> End:
         """A refusal took no effect. What nobody foresaw may have: that is for a person to look at."""
         if self._status == HTTPStatus.INTERNAL_SERVER_ERROR:

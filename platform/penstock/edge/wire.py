@@ -29,7 +29,7 @@ class Head(msgspec.Struct):
     content_encoding: bytes = b""
     content_length: int = 0
     client_request_id: str | None = None
-    repeatable: list[tuple[bytes, bytes]] = []
+    repeatable: list[tuple[bytes, bytes]] | None = None
     """What says that the request may be sent again; see edge.once."""
 
 
@@ -51,7 +51,7 @@ def read_head(scope: Scope) -> Head:
         elif name in {b"x-client-request-id", b"x-request-id"} and CLIENT_ID.match(value):
             head.client_request_id = value.decode("ascii")
         elif name in identity.HEADERS:
-            head.repeatable.append((name, value))
+            head.repeatable = [*(head.repeatable or ()), (name, value)]
     return head
 
 

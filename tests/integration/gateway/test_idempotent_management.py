@@ -79,6 +79,7 @@ async def test_a_change_is_made_once_and_its_answer_replayed(api: httpx.AsyncCli
     assert first.status_code == again.status_code == 201
     assert first.json() == again.json() == {"number": 1, "owner": 1}
     assert again.headers["idempotent-replayed"] == "true"
+    assert again.headers["x-original-request-id"] == first.headers["x-request-id"]
     assert again.headers["content-type"] == "application/json"
     assert "x-penstock-cost-usd" not in again.headers
     assert ledger.made == ["a"]

@@ -28,8 +28,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable
 from datetime import timedelta
 from enum import StrEnum
@@ -64,8 +66,10 @@ TIMEOUT_S = 2.0
 PENDING_BYTES_MAX = 16 * 1024 * 1024
 """Most bytes of answers that wait in memory for the database; beyond it, they are not kept."""
 AGAIN_EVERY_S = 1.0
-DOUBT = timedelta(seconds=60)
-"""How long after a claim that got no answer from the database it may still appear there."""
+DOUBT_S = 60.0
+"""How long after the database answers again a claim may still appear there that it had not answered."""
+DOUBTFUL_MAX = 20_000
+"""Most such claims that are remembered; of one that is not, the key may stay in progress for a day."""
 RETRY_AFTER_S = (1, 30)
 """A client is told to wait as long as the first request has been running, between these."""
 FORGET_ROWS = 1000
@@ -128,6 +132,14 @@ class End(msgspec.Struct, frozen=True):
         return End(self.claim, State.NOT_KEPT, None, self.cost_nano_usd) if self.answer else self
 
 
+class Doubtful(msgspec.Struct):
+    """A claim that nobody executes, and that the database may have or may get."""
+
+    claim: Claim
+    until_s: float = math.inf
+    """time.monotonic() from which on it will no longer appear."""
+
+
 class Claims:
     """The claims that one gateway process takes. `run` for as long as it lives, then `drain`."""
 
@@ -141,7 +153,7 @@ class Claims:
         self._timeout_s = timeout_s
         self._pending: list[End] = []
         self._pending_bytes = 0
-        self._doubtful: list[tuple[Claim, float]] = []
+        self._doubtful: deque[Doubtful] = deque(maxlen=DOUBTFUL_MAX)
         self._wake = asyncio.Event()
         self._given_up: set[asyncio.Future[object]] = set()
         self._skip_until_s = 0.0
@@ -288,15 +300,18 @@ class Claims:
             await self._within(self._write(end))
             self._pending.remove(end)
             self._pending_bytes -= end.size_bytes
-        now_s = time.monotonic()
-        for doubtful in list(self._doubtful):
-            await self._within(self._write(End(doubtful[0])))
-            if now_s > doubtful[1]:
-                self._doubtful.remove(doubtful)
+        if doubtful := list(self._doubtful):
+            which = [one.claim.id for one in doubtful], [one.claim.request_id for one in doubtful]
+            await self._within(self._pool.execute(SQL["release_all"], *which))
+            now_s = time.monotonic()
+            for one in doubtful:
+                one.until_s = min(one.until_s, now_s + DOUBT_S)
+            while self._doubtful and self._doubtful[0].until_s <= now_s:
+                self._doubtful.popleft()
 
     def _doubt(self, claim: Claim) -> None:
         """Its insert may still take effect although nobody executes it: released until that is over."""
-        self._doubtful.append((claim, time.monotonic() + DOUBT.total_seconds()))
+        self._doubtful.append(Doubtful(claim))
         self._wake.set()
 
     async def _within(self, work: Awaitable[T]) -> T:

@@ -48,6 +48,11 @@ where id = $1 and request_id = $2 and state = 'running'
 -- It cost nothing and took no effect: the next one with this key executes.
 delete from admission.claim where id = $1 and request_id = $2 and state = 'running'
 
+-- name: release_all
+-- The same for claims that were perhaps taken: arrays of ids and of the requests that took them.
+delete from admission.claim as claim using unnest($1::bytea[], $2::text[]) as doubtful (id, request_id)
+where claim.id = doubtful.id and claim.request_id = doubtful.request_id and claim.state = 'running'
+
 -- name: forget_expired
 -- A bounded number of rows at once, so that nobody waits for it.
 delete from admission.claim where id in
