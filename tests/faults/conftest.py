@@ -21,7 +21,12 @@ from rig.server import Server
 from penstock.local import valkey
 from penstock_base import migrations
 
-ROOMS = [("access", "penstock.access"), ("engines", "penstock_engines"), ("billing", "penstock_billing")]
+ROOMS = [
+    ("access", "penstock.access"),
+    ("engines", "penstock_engines"),
+    ("billing", "penstock_billing"),
+    ("admission", "penstock.admission"),
+]
 
 
 async def migrate(url: str) -> None:
