@@ -191,7 +191,8 @@ class Attempt:
     def settle(self, outcome: Outcome, receipt: EngineUsage | None) -> tuple[Outcome, int]:
         """Record the end: how it finally counts, and the cost in nano-dollars; raises MeteringFailed."""
         usage = receipt or _usage(self.relay)
-        if usage is None and outcome is Outcome.DONE:
+        # No prompt has no tokens: an engine that says so has not counted.
+        if outcome is Outcome.DONE and (usage is None or not usage.prompt_tokens):
             logger.error("answer without a token count", extra={"replica": self.target.registered.id})
             outcome = Outcome.ENGINE_FAILED
         begun = isinstance(self.relay, StreamRelay) and self.relay.begun

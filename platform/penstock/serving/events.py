@@ -7,6 +7,8 @@ where every quotation mark is escaped, so finding them finds the field.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from penstock.serving.call import UsageView
@@ -18,7 +20,11 @@ FIELD = b',"usage":'
 FIELD_OPEN = FIELD + b"{"
 NULL = FIELD + b"null"
 NO_CHOICES = b'"choices":[]'
-ERROR = b'data: {"error"'
+ERROR_KEY = b'"error":'
+ERROR = re.compile(rb'"error": ?\{')
+"""A key, so never inside a text; an object, so never a token called "error" among the legacy logprobs."""
+ERROR_OBJECT = b'"object":"error"'
+"""How vLLM's older releases say it, and engines that follow them."""
 ABORTED = b'"finish_reason":"abort"'
 
 
@@ -80,7 +86,7 @@ class EventStream:
             data, self._partial = data[:cut], data[cut:]
             if not data:
                 return b""
-        if ERROR in data or ABORTED in data:
+        if ABORTED in data or ERROR_OBJECT in data or (ERROR_KEY in data and ERROR.search(data)):
             self.failed = True
             return b""
         # Only at an event's start: a text may say [DONE], but holds no bare line break.

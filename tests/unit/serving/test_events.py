@@ -114,6 +114,9 @@ def test_text_that_looks_like_usage_is_text() -> None:
     "bad",
     [
         b'data: {"error":{"message":"EngineCore died","type":"x","code":500}}\n\n',
+        b'data: {"error": {"message": "EngineCore died"}}\n\n',
+        b'data: {"id":"x","choices":[],"error":{"message":"EngineCore died"}}\n\n',
+        b'data: {"object":"error","message":"EngineCore died","code":500}\n\n',
         event(0, "a", 1).replace(b'"finish_reason":null', b'"finish_reason":"abort"'),
     ],
 )
@@ -121,6 +124,18 @@ def test_an_engine_that_gives_up_has_failed_and_nothing_of_it_is_passed(bad: byt
     stream = EventStream(UsageView.HIDDEN)
     assert stream.feed(bad + DONE) == b""
     assert stream.failed
+
+
+@pytest.mark.parametrize("text", ['{"error":{"code":1}}', '"object":"error"', "error"])
+def test_an_answer_about_errors_is_an_answer(text: str) -> None:
+    stream = EventStream(UsageView.HIDDEN)
+    legacy = (
+        b'data: {"choices":[{"index":0,"text":"error","logprobs":{"top_logprobs":[{"error":-1}]}}]}\n\n'
+    )
+    out = stream.feed(event(0, text, 1))
+    assert read(out)[0]["choices"][0]["delta"]["content"] == text  # type: ignore[index]
+    assert stream.feed(old) == old
+    assert not stream.failed
 
 
 def test_done_inside_a_text_is_not_the_end() -> None:
