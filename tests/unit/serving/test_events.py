@@ -129,9 +129,7 @@ def test_an_engine_that_gives_up_has_failed_and_nothing_of_it_is_passed(bad: byt
 @pytest.mark.parametrize("text", ['{"error":{"code":1}}', '"object":"error"', "error"])
 def test_an_answer_about_errors_is_an_answer(text: str) -> None:
     stream = EventStream(UsageView.HIDDEN)
-    legacy = (
-        b'data: {"choices":[{"index":0,"text":"error","logprobs":{"top_logprobs":[{"error":-1}]}}]}\n\n'
-    )
+    old = b'data: {"choices":[{"index":0,"text":"error","logprobs":{"top_logprobs":[{"error":-1}]}}]}\n\n'
     out = stream.feed(event(0, text, 1))
     assert read(out)[0]["choices"][0]["delta"]["content"] == text  # type: ignore[index]
     assert stream.feed(old) == old
