@@ -22,7 +22,7 @@ from penstock.edge import failures, management, models, operations, wire
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
-from penstock.observe import metrics
+from penstock.observe import journal_metrics
 from penstock.routing.directory import Directory
 from penstock.serving.conduct import Conductor
 from penstock.serving.meter import Meter
@@ -175,12 +175,12 @@ class Gateway:
         shipped = conflicts = 0
         while True:
             state = self.shipper.state
-            metrics.SHIPPED.inc(state.frames - shipped)
-            metrics.DUPLICATES.inc(state.conflicts - conflicts)
+            journal_metrics.SHIPPED.inc(state.frames - shipped)
+            journal_metrics.DUPLICATES.inc(state.conflicts - conflicts)
             shipped, conflicts = state.frames, state.conflicts
-            metrics.JOURNAL_HEALTHY.set(self.journal.healthy)
-            metrics.JOURNAL_BEHIND_BYTES.set(self.shipper.bytes_behind)
-            metrics.JOURNAL_BEHIND_SECONDS.set(self.shipper.oldest_unshipped_s)
+            journal_metrics.HEALTHY.set(self.journal.healthy)
+            journal_metrics.BEHIND_BYTES.set(self.shipper.bytes_behind)
+            journal_metrics.BEHIND_SECONDS.set(self.shipper.oldest_unshipped_s)
             await asyncio.sleep(FIGURES_EVERY_S)
 
     async def _guarded(self, name: str, loop: Coroutine[Any, Any, None]) -> None:

@@ -32,22 +32,6 @@ IN_FLIGHT = Gauge(
     "penstock_requests_in_flight", "Requests at an engine", ["model"], multiprocess_mode="livesum"
 )
 
-JOURNAL_HEALTHY = Gauge(
-    "penstock_journal_healthy", "1 while usage can be recorded", multiprocess_mode="livemin"
-)
-JOURNAL_BEHIND_BYTES = Gauge(
-    "penstock_journal_behind_bytes", "Journal bytes not yet in Postgres", multiprocess_mode="livesum"
-)
-JOURNAL_BEHIND_SECONDS = Gauge(
-    "penstock_journal_behind_seconds",
-    "Age of the oldest record not yet in Postgres",
-    multiprocess_mode="livemax",
-)
-SHIPPED = Counter("penstock_journal_shipped_records", "Records moved from journals to Postgres")
-DUPLICATES = Counter(
-    "penstock_journal_duplicate_records", "Records that Postgres had although the cursor said otherwise"
-)
-
 IDEMPOTENCY = Counter(
     "penstock_idempotency_requests",
     "Requests with an Idempotency-Key or an SDK's retry id, by what became of them",
