@@ -36,17 +36,22 @@ RETRY_AFTER_S = 1
 OUTCOMES = {
     Ending.FINISHED: Outcome.DONE,
     Ending.CLIENT_GONE: Outcome.CLIENT_GONE,
+    Ending.CREDIT_ENDED: Outcome.CREDIT_ENDED,
     Ending.STALLED: Outcome.STALLED,
     Ending.BROKEN: Outcome.ENGINE_FAILED,
     Ending.UNREACHED: Outcome.ENGINE_FAILED,
 }
+CUT_SHORT = frozenset({Ending.CLIENT_GONE, Ending.CREDIT_ENDED})
+"""The engine was told to stop, and its receipt says how much it had made until it did."""
 FAILURES = {
     Outcome.ENGINE_FAILED: "the engine failed before the answer was complete; nothing is billed",
     Outcome.STALLED: "the engine stopped making progress; nothing is billed",
+    Outcome.CREDIT_ENDED: "the credit ended here; what was written until then is billed",
 }
 STATUSES = {
     Outcome.DONE: 200,
     Outcome.CLIENT_GONE: 499,
+    Outcome.CREDIT_ENDED: 402,
     Outcome.ENGINE_FAILED: 502,
     Outcome.STALLED: 504,
     Outcome.SHUTDOWN: 503,
@@ -164,7 +169,7 @@ class Conductor:
             if ending is Ending.REFUSED:
                 raise EngineRefused(call.surface, relay.status, b"".join(relay.body))
             outcome = OUTCOMES[ending]
-            if ending is Ending.CLIENT_GONE:
+            if ending in CUT_SHORT:
                 usage = await receipts.fetch(target.address, call.request_id)
         except asyncio.CancelledError:
             attempt.settle(outcome, usage)

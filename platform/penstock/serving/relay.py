@@ -7,10 +7,12 @@ on every way out, and what the engine had counted by then; what that costs is no
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
+import msgspec
 from litestar.types import Receive, Send
 
 from penstock.serving import stepping
@@ -20,6 +22,14 @@ from penstock.serving.usage import EngineUsage, decode_whole
 from penstock_engines.client import EngineConnection, EngineGone
 
 Headers = list[tuple[bytes, bytes]]
+
+Checkpoint = Callable[[EngineUsage], bool]
+"""Told now and then what a stream has used so far; False ends it, since its credit has."""
+
+CHECK_EVERY_BYTES = 4096
+"""Between two checkpoints, about: 16 events of one token. Bytes, since one read may bring many events."""
+CHECK_EVERY_S = 5.0
+"""The longest between two checkpoints of a stream, however slow."""
 
 
 class Ending(Enum):
@@ -31,6 +41,7 @@ class Ending(Enum):
     BROKEN = "the engine died, failed or cut the answer off after it had begun"
     STALLED = "the engine brought nothing for too long"
     CLIENT_GONE = "the client left"
+    CREDIT_ENDED = "the checkpoint said that there is no credit for more"
 
 
 class Patience:
@@ -46,14 +57,17 @@ class Patience:
 class Relay:
     """What both kinds of response have in common: the end, and the three clocks that can bring it about."""
 
-    def __init__(self, connection: EngineConnection, patience: Patience) -> None:
+    def __init__(
+        self, connection: EngineConnection, patience: Patience, look_every_s: float = math.inf
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._patience = patience
         self._ending: Ending | None = None
         self._turn: asyncio.Future[None] = self._loop.create_future()
         self._progress = self._loop.time()
-        self._timer = self._loop.call_later(patience.first_byte_s, self._look)
+        self._look_every_s = min(look_every_s, patience.stall_s)
+        self._timer = self._loop.call_later(min(patience.first_byte_s, self._look_every_s), self._look)
         self.status = 0
         self.body: list[bytes] = []
         """The whole body of a whole response, or of a refusal."""
@@ -103,7 +117,7 @@ class Relay:
         if rest <= 0:
             self._end(Ending.STALLED)
         else:
-            self._timer = self._loop.call_later(min(rest, self._patience.stall_s), self._look)
+            self._timer = self._loop.call_later(min(rest, self._look_every_s), self._look)
 
     # penstock_engines.client.Receiver
 
@@ -141,9 +155,18 @@ class StreamRelay(Relay):
     """A stream of events, written on from the callback that brought them."""
 
     def __init__(
-        self, connection: EngineConnection, patience: Patience, call: Call, send: Send, headers: Headers
+        self,
+        connection: EngineConnection,
+        patience: Patience,
+        call: Call,
+        send: Send,
+        headers: Headers,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        super().__init__(connection, patience)
+        """`checkpoint` is called with the first count, then every CHECK_EVERY_BYTES and every CHECK_EVERY_S."""
+        super().__init__(connection, patience, math.inf if checkpoint is None else CHECK_EVERY_S)
+        self._checkpoint = checkpoint
+        self._unchecked_bytes = CHECK_EVERY_BYTES
         self._send = send
         self.headers = headers
         self._suspended: stepping.Suspended | None = None
@@ -172,6 +195,9 @@ class StreamRelay(Relay):
                 self._write(ready)
             else:
                 self._waiting.append(ready)
+        self._unchecked_bytes += len(data)
+        if self._unchecked_bytes >= CHECK_EVERY_BYTES:
+            self._check()
 
     def on_end(self) -> None:
         """The engine is done; without its `[DONE]` it broke off."""
@@ -179,6 +205,24 @@ class StreamRelay(Relay):
             self._end(Ending.BROKEN)
         else:
             super().on_end()
+
+    def _look(self) -> None:
+        super()._look()
+        self._check()
+
+    def _check(self) -> None:
+        """Ask whether to go on. What came is passed on in any case: it was made, so it is charged."""
+        self._unchecked_bytes = 0
+        if self._checkpoint is None or self._ending is not None or self.events.done:
+            return
+        try:
+            usage = self.events.usage()
+        except (ValueError, msgspec.MsgspecError):
+            return  # the settlement says what becomes of a count that makes no sense
+        if usage is not None and not self._checkpoint(usage):
+            self._end(Ending.CREDIT_ENDED)
+            # At once, not when a slow client has read: the engine is not to make more on no credit.
+            self._connection.abort()
 
     def _write(self, data: bytes) -> None:
         messages: list[dict[str, object]] = [{"type": "http.response.body", "body": data, "more_body": True}]
