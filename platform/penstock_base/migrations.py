@@ -62,15 +62,18 @@ class Migration:
 
 
 def read(room: str, package: str) -> list[Migration]:
-    """Read a package's `migrations/NNNN_name.sql` in order; raises MigrationError on a gap in the numbers."""
+    """Read a package's `migrations/NNNN_name.sql` in order; raises MigrationError on a number used twice.
+
+    A gap is a number that another change has reserved.
+    """
     found: list[Migration] = []
     for entry in sorted(resources.files(package).joinpath("migrations").iterdir(), key=lambda e: e.name):
         if not entry.name.endswith(".sql"):
             continue
         number, _, name = entry.name.removesuffix(".sql").partition("_")
+        if found and found[-1].number == int(number):
+            raise MigrationError(f"{package}: {entry.name} and {found[-1].name} bear the same number")
         found.append(Migration(room, int(number), name, entry.read_text(encoding="utf-8")))
-        if found[-1].number != len(found):
-            raise MigrationError(f"{package}: {entry.name} should bear the number {len(found):04d}")
     return found
 
 
