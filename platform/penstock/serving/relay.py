@@ -163,7 +163,7 @@ class StreamRelay(Relay):
         headers: Headers,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        """`checkpoint` is called with the first count, then every CHECK_EVERY_BYTES and every CHECK_EVERY_S."""
+        """`checkpoint` is told the first count, then every CHECK_EVERY_BYTES and every CHECK_EVERY_S."""
         super().__init__(connection, patience, math.inf if checkpoint is None else CHECK_EVERY_S)
         self._checkpoint = checkpoint
         self._unchecked_bytes = CHECK_EVERY_BYTES

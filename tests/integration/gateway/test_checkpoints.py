@@ -1,4 +1,4 @@
-"""The relay's checkpoints: what they are told, how often, and that False ends a stream with an exact count."""
+"""The relay's checkpoints: what they are told, how often, and that False ends a stream, counted exactly."""
 
 from __future__ import annotations
 
