@@ -207,6 +207,9 @@ class StreamRelay(Relay):
             super().on_end()
 
     def _look(self) -> None:
+        if self._suspended is not None:
+            # We do not read, so that a slow client can catch up: that silence is not the engine's.
+            self._progress = self._loop.time()
         super()._look()
         self._check()
 
