@@ -2,7 +2,7 @@
 
 BillingError
 ├── UsageRefused      the numbers cannot be a usage: a defect upstream, nothing was charged
-├── PriceError        a price list that cannot be taken over: fix the list
+├── PriceError        a price that is not accepted: nothing was changed, fix what `field` names
 ├── LedgerRefused     not a transaction: its entries are wrong, nothing was booked
 │   └── ReferenceReused   another transaction bears this reference: a repeat must be the same
 ├── JournalError      the record is NOT in the journal: do not release the response's end
@@ -23,7 +23,11 @@ class UsageRefused(BillingError):
 
 
 class PriceError(BillingError):
-    """A price list that contradicts itself or holds a negative price."""
+    """A price that is not accepted; nothing was changed. `field` names what is wrong, where one thing is."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class LedgerRefused(BillingError):

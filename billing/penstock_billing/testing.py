@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import AsyncIterator
 
+import asyncpg
 import msgspec
 
 from penstock_base import ids
@@ -43,3 +46,14 @@ def usage_record(**changes: object) -> UsageRecord:
         "request_id": "req_" + ids.random_text(12),
     }
     return msgspec.structs.replace(EXAMPLE, **(identity | changes))
+
+
+@contextlib.asynccontextmanager
+async def in_the_past(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Let rows be inserted as if it had been earlier: no trigger of the database fires, for its owner.
+
+    All of it is one transaction. What it leaves must be what was really possible then.
+    """
+    async with connection.transaction():
+        await connection.execute("set local session_replication_role = replica")
+        yield

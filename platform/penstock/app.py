@@ -90,7 +90,7 @@ class Gateway:
         return Litestar(
             [
                 *self.inference.routes(),
-                *models.routes(self.shelf, self.directory),
+                *models.routes(self.shelf, self.directory, self.prices),
                 # What changes something under /api/v1 belongs in here: then it obeys Idempotency-Key.
                 self.once.over([*management.routes(self._pool)]),
                 *operations.routes(self.readiness, self._settings.metrics_token),

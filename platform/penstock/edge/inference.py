@@ -22,9 +22,9 @@ from penstock.edge import once, openai, problems, wire
 from penstock.edge.once import Once
 from penstock.edge.openai import ChatAsked, CompletionsAsked, EmbeddingsAsked
 from penstock.edge.problems import Problem
-from penstock.edge.refusals import BadRequest, UnknownModel
+from penstock.edge.refusals import BadRequest, NoPrice, UnknownModel
 from penstock.observe import metrics
-from penstock.routing.directory import Directory, NoEngine
+from penstock.routing.directory import Directory
 from penstock.serving.call import Call, Surface, UsageView
 from penstock.serving.conduct import Conductor, MeteringFailed
 from penstock_base import ids
@@ -162,9 +162,9 @@ class Inference:
         prompts = _check_inputs(asked, card)
         if not self._journal.healthy:
             raise MeteringFailed("usage cannot be recorded right now, so no request is taken")
-        price = self._prices.current(card.id)
+        price = self._prices.current(card.id, principal.organisation_id)
         if price is None:
-            raise NoEngine(card.id, "without a price yet")
+            raise NoPrice(card.id)
         return Call(
             event_id=event_id,
             request_id=f"req_{event_id.hex()}",

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a handler demands a key by asking for the principal
 """`GET /v1/models` and `/v1/models/{id}`: what can be called here, as OpenAI's clients list it."""
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ from litestar.params import FromPath
 from penstock.access.keyring import Principal
 from penstock.edge.refusals import UnknownModel
 from penstock.routing.directory import Directory
+from penstock_billing import price_units
+from penstock_billing.prices import PriceBook, PriceVersion
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.shelf import Shelf
 
 
-def routes(shelf: Shelf, directory: Directory) -> list[HTTPRouteHandler]:
-    """The handlers over this shelf and these engines."""
+def routes(shelf: Shelf, directory: Directory, prices: PriceBook) -> list[HTTPRouteHandler]:
+    """The handlers over this shelf, these engines and these prices."""
 
     def offered() -> list[ModelCard]:
         engines = set(directory.models())
@@ -27,21 +28,25 @@ def routes(shelf: Shelf, directory: Directory) -> list[HTTPRouteHandler]:
 
     @get("/v1/models", sync_to_thread=False)
     def list_models(principal: NamedDependency[Principal]) -> dict[str, Any]:
-        return {"object": "list", "data": [described(card) for card in offered()]}
+        data = [described(card, prices.current(card.id, principal.organisation_id)) for card in offered()]
+        return {"object": "list", "data": data}
 
     @get("/v1/models/{model:path}", sync_to_thread=False)
     def show_model(principal: NamedDependency[Principal], model: FromPath[str]) -> dict[str, Any]:
         name = str(model).removeprefix("/")
         for card in offered():
             if card.id == name:
-                return described(card)
+                return described(card, prices.current(card.id, principal.organisation_id))
         raise UnknownModel(name, directory.models())
 
     return [list_models, show_model]
 
 
-def described(card: ModelCard) -> dict[str, Any]:
-    """A model in OpenAI's shape, with what people ask for next in fields of our own."""
+def described(card: ModelCard, price: PriceVersion | None) -> dict[str, Any]:
+    """A model in OpenAI's shape, with what people ask for next in fields of our own.
+
+    The prices are what the caller pays; null while there are none, and the model is not served.
+    """
     return {
         "id": card.id,
         "object": "model",
@@ -50,9 +55,5 @@ def described(card: ModelCard) -> dict[str, Any]:
         "task": card.task.value,
         "capabilities": [capability.value for capability in card.capabilities],
         "context_length": card.context_length,
-        "prices_usd_per_1m_tokens": {
-            "input": card.prices.input,
-            "cached_input": card.prices.cached_input,
-            "output": card.prices.output,
-        },
+        "prices_usd_per_1m_tokens": None if price is None else price_units.token_prices(price),
     }

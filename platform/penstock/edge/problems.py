@@ -15,7 +15,7 @@ from penstock.access.keyring import InvalidKey, KeysUnavailable
 from penstock.admission.idempotency import errors as idempotency
 from penstock.admission.limits import LimitExceeded, WrongTask
 from penstock.admission.room import Overloaded
-from penstock.edge.refusals import BadRequest, BodyTooLarge, NotFound, UnknownModel, UnsupportedMedia
+from penstock.edge.refusals import BadRequest, BodyTooLarge, NoPrice, NotFound, UnknownModel, UnsupportedMedia
 from penstock.routing.directory import NoEngine
 from penstock.serving.call import Surface
 from penstock.serving.conduct import EngineFailed, EngineRefused, MeteringFailed
@@ -80,6 +80,7 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     LimitExceeded: lambda e: Problem(400, "limit_exceeded", str(e), e.param),
     Overloaded: lambda e: Problem(429, "engine_overloaded", str(e), headers=retry_after(e.retry_after_s)),
     NoEngine: lambda e: Problem(503, "model_not_ready", str(e), "model", retry_after(e.retry_after_s)),
+    NoPrice: lambda e: Problem(503, "model_without_price", str(e), "model", retry_after(e.retry_after_s)),
     EngineRefused: lambda e: engine_refusal(e.surface, e.status, e.body),
     EngineFailed: lambda e: Problem(502, "engine_failed", str(e), headers=retry_after(1)),
     MeteringFailed: lambda e: Problem(503, "metering_unavailable", str(e), headers=retry_after(5)),

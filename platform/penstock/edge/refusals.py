@@ -33,3 +33,14 @@ class UnknownModel(Exception):
 
 class NotFound(Exception):
     """There is no such thing for this tenant."""
+
+
+class NoPrice(Exception):
+    """The model is here, and nothing says what it costs: what cannot be billed is not served."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"{model} has no price yet, so it is not served; nothing was billed. Whoever runs this platform "
+            "sets one with `penstock prices add`"
+        )
+        self.retry_after_s = 5

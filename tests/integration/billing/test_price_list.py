@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -65,3 +66,107 @@ async def test_a_list_that_contradicts_itself_changes_nothing(
     with pytest.raises(PriceError, match="a has"):
         await sync(database, *offers)
     assert await database.fetchval("select count(*) from billing.price_version") == 0
+
+
+async def add(database: asyncpg.Pool, table: str, **columns: object) -> None:
+    """Insert as any process might, without the code that usually does it."""
+    names = ", ".join(columns)
+    values = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+    await database.execute(f"insert into billing.{table} ({names}) values ({values})", *columns.values())
+
+
+DATED: dict[str, dict[str, object]] = {
+    "price_version": {
+        "model": "a",
+        "input_pico_usd": 1,
+        "cached_input_pico_usd": 1,
+        "output_pico_usd": 1,
+    },
+    "minute_price_version": {"kind": "instance", "subject": "cpu-small", "nano_usd_per_minute": 1},
+    "price_assignment": {"organisation_id": 1, "price_list_id": 1},
+}
+
+
+@pytest.mark.parametrize("table", DATED)
+async def test_the_database_itself_refuses_what_would_begin_in_the_past(
+    database: asyncpg.Pool, table: str
+) -> None:
+    now: datetime = await database.fetchval("select clock_timestamp()")
+    endless = datetime.max.replace(tzinfo=UTC)
+    for moment in (now - timedelta(seconds=30), datetime.min.replace(tzinfo=UTC), endless):
+        with pytest.raises(asyncpg.CheckViolationError) as refused:
+            await add(database, table, **DATED[table], valid_from=moment)
+        assert refused.value.constraint_name == "never_in_the_past"
+    assert await database.fetchval(f"select count(*) from billing.{table}") == 0
+    # When it was added is the database's word too.
+    await add(
+        database, table, **DATED[table], valid_from=now + timedelta(days=1), added_at=now - timedelta(9)
+    )
+    assert await database.fetchval(f"select added_at >= $1 from billing.{table}", now)
+
+
+@pytest.mark.parametrize("table", DATED)
+async def test_what_was_added_stays(database: asyncpg.Pool, table: str) -> None:
+    await add(database, table, **DATED[table], valid_from=datetime(2036, 1, 1, tzinfo=UTC))
+    for change in (f"update billing.{table} set valid_from = now()", f"delete from billing.{table}"):
+        with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
+            await database.execute(change)
+
+
+async def test_a_card_never_replaces_what_a_person_set(database: asyncpg.Pool) -> None:
+    await sync(database, Offer("a", 3, 2, 1), Offer("b", 3, 2, 1))
+    operators = DATED["price_version"]
+    await add(database, "price_version", **operators, valid_from=await database.fetchval("select now()"))
+    assert [made.model for made in await sync(database, Offer("a", 7, 7, 7), Offer("b", 7, 7, 7))] == ["b"]
+    book = PriceBook()
+    await book.load(database)
+    price = book.current("a")
+    assert price is not None
+    assert (price.input_pico_usd, price.origin) == (1, "operator")
+
+
+async def test_what_a_person_scheduled_holds_when_its_time_comes_whatever_cards_say_until_then(
+    database: asyncpg.Pool,
+) -> None:
+    later = datetime.now(UTC) + timedelta(days=1)
+    await sync(database, Offer("a", 3, 2, 1))
+    await add(database, "price_version", **DATED["price_version"], valid_from=later)
+    (card,) = await sync(database, Offer("a", 9, 9, 9))
+    book = PriceBook()
+    await book.load(database)
+    assert book.current("a") == card
+    scheduled = book.current("a", at_s=later.timestamp())
+    assert scheduled is not None
+    assert scheduled.origin == "operator"
+
+
+async def test_a_book_reads_again_only_when_something_was_added(database: asyncpg.Pool) -> None:
+    await sync(database, Offer("a", 3, 2, 1))
+    book = PriceBook()
+    await book.load(database)
+    kept = book.current("a")
+    await book.load(database)
+    assert book.current("a") is kept
+    for table, columns in DATED.items():
+        await add(database, table, **columns, valid_from=datetime(2036, 1, 1, tzinfo=UTC))
+        await book.load(database)
+    assert len(book.versions) == 2
+    assert len(book.minute_versions) == len(book.assignments) == len(book.lists) == 1
+
+
+async def test_a_version_that_another_transaction_began_earlier_is_not_missed(database: asyncpg.Pool) -> None:
+    book = PriceBook()
+    async with database.acquire() as slow:
+        transaction = slow.transaction()
+        await transaction.start()
+        await slow.execute(
+            "insert into billing.price_version "
+            "(model, input_pico_usd, cached_input_pico_usd, output_pico_usd, valid_from) "
+            "values ('slow', 1, 1, 1, now())"
+        )
+        await add(database, "price_version", **DATED["price_version"], valid_from=datetime.now(UTC))
+        await book.load(database)
+        assert book.current("slow") is None
+        await transaction.commit()
+    await book.load(database)
+    assert book.current("slow") is not None
