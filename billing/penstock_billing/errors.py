@@ -5,6 +5,7 @@ BillingError
 ├── PriceError        a price that is not accepted: nothing was changed, fix what `field` names
 ├── LedgerRefused     not a transaction: its entries are wrong, nothing was booked
 │   └── ReferenceReused   another transaction bears this reference: a repeat must be the same
+├── IntervalRefused   not an interval, or another is open: nothing was recorded
 ├── JournalError      the record is NOT in the journal: do not release the response's end
 │   ├── JournalFull       no room on the disk: stop admitting, it heals when there is room again
 │   └── JournalBroken     the disk failed or the journal was closed: stop admitting, restart elsewhere
@@ -36,6 +37,10 @@ class LedgerRefused(BillingError):
 
 class ReferenceReused(LedgerRefused):
     """The reference is taken by a transaction with other contents; nothing was booked."""
+
+
+class IntervalRefused(BillingError):
+    """What is said of a running subject cannot be, or contradicts what was said; nothing was recorded."""
 
 
 class JournalError(BillingError):
