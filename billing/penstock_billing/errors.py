@@ -6,6 +6,7 @@ BillingError
 ├── LedgerRefused     not a transaction: its entries are wrong, nothing was booked
 │   └── ReferenceReused   another transaction bears this reference: a repeat must be the same
 ├── IntervalRefused   not an interval, or another is open: nothing was recorded
+├── LeaseRefused      credit may not be lent to this process: it counts as gone
 ├── JournalError      the record is NOT in the journal: do not release the response's end
 │   ├── JournalFull       no room on the disk: stop admitting, it heals when there is room again
 │   └── JournalBroken     the disk failed or the journal was closed: stop admitting, restart elsewhere
@@ -41,6 +42,10 @@ class ReferenceReused(LedgerRefused):
 
 class IntervalRefused(BillingError):
     """What is said of a running subject cannot be, or contradicts what was said; nothing was recorded."""
+
+
+class LeaseRefused(BillingError):
+    """The process counts as gone, so nothing is lent to it; it must not go on admitting prepaid requests."""
 
 
 class JournalError(BillingError):
