@@ -21,7 +21,7 @@ from penstock_billing import ledger
 from penstock_billing.errors import IntervalRefused
 from penstock_billing.intervals import IntervalKind
 from penstock_billing.ledger import Account, AccountKind, Booking, TransactionKind
-from penstock_billing.prices import STANDARD_LIST
+from penstock_billing.prices import MinuteKind, MinutePriceVersion, PriceBook
 from penstock_billing.record import Funding
 
 SQL = queries.load("penstock_billing", "minutes.sql")
@@ -49,6 +49,20 @@ class Accrual(msgspec.Struct):
         self.unpriced_minutes += other.unpriced_minutes
 
 
+class Part(msgspec.Struct, frozen=True):
+    """Minutes of one interval at one price; `price` is None where none was in force."""
+
+    since: datetime
+    until: datetime
+    price: MinutePriceVersion | None
+    minutes: int
+
+    @property
+    def cost_nano_usd(self) -> int:
+        """What they cost, in nano-dollars."""
+        return 0 if self.price is None else self.minutes * self.price.nano_usd_per_minute
+
+
 class MinuteUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What was charged for one interval at one price; an invoice line's source."""
 
@@ -72,20 +86,37 @@ def minutes_between(ready: datetime, stopped: datetime) -> int:
     return -((EPOCH - stopped) // MINUTE) + (EPOCH - ready) // MINUTE
 
 
-async def accrue(connection: asyncpg.Connection, until: datetime) -> Accrual:
+async def accrue(connection: asyncpg.Connection, until: datetime, book: PriceBook | None = None) -> Accrual:
     """Charge every minute that began before `until` and is not charged yet, interval by interval.
 
     Each interval is a transaction of its own: what is done when it fails stays done, and the next call goes
-    on. Call it with a moment that has passed, so that every price of it is known. Raises IntervalRefused for
-    a moment without a time zone, and what asyncpg raises.
+    on. Call it with a moment that has passed (a minute ago is enough): prices begin when they are added or
+    later, so all of that time are known. `book` is brought up to date; with one kept, less is read. Raises
+    IntervalRefused for a moment without a time zone, and what asyncpg raises.
     """
     if until.tzinfo is None:
         raise IntervalRefused(f"until {until} has no time zone; give it in UTC")
+    book = book or PriceBook()
+    await book.load(connection)
     total = Accrual()
     for row in await connection.fetch(SQL["due"], until):
         async with connection.transaction():
-            total.add(await _accrue_one(connection, row["id"], until))
+            total.add(await _accrue_one(connection, row["id"], until, book))
     return total
+
+
+def rate(
+    book: PriceBook, kind: MinuteKind, priced_as: str, organisation_id: int, since: datetime, until: datetime
+) -> list[Part]:
+    """Cut [since, until) where its price changes, and count the minutes that begin in each part."""
+    parts = []
+    spans = book.minute_spans(kind, priced_as, organisation_id, since.timestamp(), until.timestamp())
+    for span in spans:
+        # Unix seconds of this century have room for microseconds in a float: exact both ways.
+        begin, end = (datetime.fromtimestamp(moment_s, UTC) for moment_s in (span.since_s, span.until_s))
+        if count := minutes_between(begin, end):
+            parts.append(Part(begin, end, span.price, count))
+    return parts
 
 
 async def charged(
@@ -96,25 +127,18 @@ async def charged(
     return [MinuteUsage(**(dict(row) | {"kind": IntervalKind(row["kind"])})) for row in rows]
 
 
-async def _accrue_one(connection: asyncpg.Connection, interval_id: int, until: datetime) -> Accrual:
+async def _accrue_one(
+    connection: asyncpg.Connection, interval_id: int, until: datetime, book: PriceBook
+) -> Accrual:
     """Charge one interval up to what may be charged of it; inside the caller's transaction."""
     interval = await connection.fetchrow(SQL["lock"], interval_id, until)
     assert interval is not None  # intervals are never deleted
     since, end = interval["accrued_until"], interval["chargeable_until"]
     if since >= end:
         return Accrual()  # another was faster
-    segments = await connection.fetch(
-        SQL["segments"],
-        interval["kind"],
-        interval["priced_as"],
-        interval["organisation_id"],
-        STANDARD_LIST,
-        since,
-        end,
-    )
-    begun = [segment for segment in segments if segment["minutes"]]
-    priced = [segment for segment in begun if segment["version"] is not None]
-    cost = sum(segment["minutes"] * segment["nano_usd_per_minute"] for segment in priced)
+    parts = rate(book, interval["kind"], interval["priced_as"], interval["organisation_id"], since, end)
+    priced = [part for part in parts if part.price is not None]
+    cost = sum(part.cost_nano_usd for part in priced)
     if priced:
         await connection.execute(
             SQL["charge"],
@@ -122,18 +146,18 @@ async def _accrue_one(connection: asyncpg.Connection, interval_id: int, until: d
             interval["organisation_id"],
             interval["project_id"],
             await _book(connection, interval, since, end, cost) if cost else None,
-            [segment["since"] for segment in priced],
-            [segment["until"] for segment in priced],
-            [segment["version"] for segment in priced],
-            [segment["minutes"] for segment in priced],
-            [segment["minutes"] * segment["nano_usd_per_minute"] for segment in priced],
+            [part.since for part in priced],
+            [part.until for part in priced],
+            [part.price.id for part in priced if part.price is not None],
+            [part.minutes for part in priced],
+            [part.cost_nano_usd for part in priced],
         )
     await connection.execute(SQL["move"], interval_id, end)
     return Accrual(
         intervals=1,
-        minutes=sum(segment["minutes"] for segment in priced),
+        minutes=sum(part.minutes for part in priced),
         cost_nano_usd=cost,
-        unpriced_minutes=sum(segment["minutes"] for segment in begun if segment["version"] is None),
+        unpriced_minutes=sum(part.minutes for part in parts) - sum(part.minutes for part in priced),
     )
 
 

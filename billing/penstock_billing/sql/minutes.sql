@@ -16,43 +16,6 @@ from billing.running_interval
 where id = $1
 for update
 
--- name: segments
--- The time to charge, cut where a price may change: each part with the version in force at its beginning (the
--- organisation's own list first, then the standard one) and the minutes that begin in it.
-with cut as (
-  select $5::timestamptz as since
-  union
-  select valid_from from billing.minute_price_version
-  where kind = $1 and subject = $2 and valid_from > $5 and valid_from < $6
-  union
-  select valid_from from billing.price_assignment
-  where organisation_id = $3 and valid_from > $5 and valid_from < $6
-), segment as (
-  select since, lead(since, 1, $6::timestamptz) over (order by since) as until from cut
-)
-select
-  since,
-  until,
-  price.id as version,
-  price.nano_usd_per_minute,
-  (ceil(extract(epoch from until) / 60) - ceil(extract(epoch from since) / 60))::bigint as minutes
-from segment
-left join lateral (
-  select price_list_id from billing.price_assignment
-  where organisation_id = $3 and valid_from <= since
-  order by valid_from desc
-  limit 1
-) as assigned on true
-left join lateral (
-  select id, nano_usd_per_minute
-  from billing.minute_price_version
-  where kind = $1 and subject = $2 and valid_from <= since
-    and (price_list_id = $4 or price_list_id = assigned.price_list_id)
-  order by price_list_id is not distinct from assigned.price_list_id desc, valid_from desc, id desc
-  limit 1
-) as price on true
-order by since
-
 -- name: charge
 insert into billing.minute_charge (
   interval_id, since, until, organisation_id, project_id, minute_price_version, minutes, cost_nano_usd,

@@ -12,7 +12,8 @@ from penstock_billing.errors import IntervalRefused
 from penstock_billing.intervals import Interval, IntervalKind, Subject
 from penstock_billing.ledger import Account, AccountKind, Booking, TransactionKind
 
-TEN = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
+TEN = datetime(2051, 3, 1, 10, 0, tzinfo=UTC)
+"""In the future, so that prices can begin around it: none begins in the past."""
 CENT = 10_000_000
 """Nano-dollars."""
 
