@@ -4,7 +4,10 @@ BillingError
 ├── UsageRefused      the numbers cannot be a usage: a defect upstream, nothing was charged
 ├── PriceError        a price that is not accepted: nothing was changed, fix what `field` names
 ├── LedgerRefused     not a transaction: its entries are wrong, nothing was booked
-│   └── ReferenceReused   another transaction bears this reference: a repeat must be the same
+│   ├── ReferenceReused   another transaction bears this reference: a repeat must be the same
+│   └── AmountRefused     more than there is to give back, refund or take: ask for what is left
+├── UnknownTransaction    no such ledger transaction, or none of this organisation's
+├── UnknownRequest        no such request of this organisation's
 ├── IntervalRefused   not an interval, or another is open: nothing was recorded
 ├── LeaseRefused      credit may not be lent to this process: it counts as gone
 ├── JournalError      the record is NOT in the journal: do not release the response's end
@@ -46,6 +49,18 @@ class IntervalRefused(BillingError):
 
 class LeaseRefused(BillingError):
     """The process counts as gone, so nothing is lent to it; it must not go on admitting prepaid requests."""
+
+
+class AmountRefused(LedgerRefused):
+    """More than may be moved; the message says how much may. Nothing was booked."""
+
+
+class UnknownTransaction(BillingError):
+    """No ledger transaction has this number, as far as whoever asks may see."""
+
+
+class UnknownRequest(BillingError):
+    """The organisation has no such request in the database."""
 
 
 class JournalError(BillingError):

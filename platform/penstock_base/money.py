@@ -43,6 +43,24 @@ def pico_to_nano(pico_usd: int) -> int:
     return divide_half_even(pico_usd, PICO_PER_NANO)
 
 
+def usd_to_nano(text: str) -> int:
+    """Turn dollars such as "12.50" into nano-dollars.
+
+    Raises ValueError for what is no decimal number, is negative, or is finer than a nano-dollar: an amount
+    is refused, never rounded.
+    """
+    try:
+        usd = Decimal(text.removeprefix("$").replace(",", ""))
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is not an amount such as 12.50") from None
+    if not usd.is_finite() or usd < 0:
+        raise ValueError(f"{text!r} is not an amount: it must be 0 or more")
+    nano = usd * NANO_PER_USD
+    if nano != nano.to_integral_value():
+        raise ValueError(f"{text!r} is finer than a nano-dollar: at most 9 decimals")
+    return int(nano)
+
+
 def nano_to_usd(nano_usd: int) -> str:
     """Write nano-dollars as exact dollars with nine decimals: 1234 becomes "0.000001234"."""
     sign = "-" if nano_usd < 0 else ""

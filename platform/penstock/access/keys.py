@@ -26,6 +26,10 @@ class UnknownOrganisation(Exception):
     """No organisation bears this name."""
 
 
+class UnknownProject(Exception):
+    """The organisation has no project of this name."""
+
+
 class UnknownKey(Exception):
     """The organisation has no key with this id."""
 
@@ -95,6 +99,25 @@ async def find_organisation(connection: asyncpg.Connection, organisation: str) -
     if found is None:
         raise UnknownOrganisation(f"there is no organisation named {organisation!r}")
     return int(found)
+
+
+async def find_project(
+    connection: asyncpg.Connection | asyncpg.Pool, organisation_id: int, project: str
+) -> int:
+    """Name to id; raises UnknownProject."""
+    found = await connection.fetchval(SQL["find_project"], organisation_id, project)
+    if found is None:
+        raise UnknownProject(f"the organisation has no project named {project!r}")
+    return int(found)
+
+
+async def names(
+    connection: asyncpg.Connection | asyncpg.Pool, organisations: set[int], projects: set[int]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Ids to names, of organisations and of projects, for people to read."""
+    found = await connection.fetch(SQL["organisation_names"], list(organisations))
+    parts = await connection.fetch(SQL["project_names"], list(projects))
+    return {row["id"]: row["name"] for row in found}, {row["id"]: row["name"] for row in parts}
 
 
 async def listed(connection: asyncpg.Connection, organisation_id: int) -> list[ListedKey]:

@@ -11,6 +11,7 @@ COMMANDS = {
     "doctor": "say what is found here and what is missing",
     "keys": "make, list and revoke API keys",
     "usage": "tokens and cost by day and model",
+    "ledger": "balances, transactions and the requests behind them; corrections and refunds",
     "models": "the catalog",
     "gateway": "one gateway process (started by `up`, or by your own supervisor)",
     "controller": "one controller process (started by `up`, or by your own supervisor)",

@@ -11,9 +11,10 @@ import asyncpg
 import click
 
 from penstock import settings
-from penstock.access.keys import UnknownKey, UnknownOrganisation
+from penstock.access.keys import UnknownKey, UnknownOrganisation, UnknownProject
 from penstock.settings import Settings
 from penstock_base import database
+from penstock_billing.errors import BillingError
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Settings, asyncpg.Connection], Awaitable[T]]
@@ -24,7 +25,7 @@ def run(work: Work[T]) -> T:
     try:
         told = settings.read()
         return asyncio.run(_with_connection(told, work))
-    except (settings.SettingsError, UnknownKey, UnknownOrganisation) as error:
+    except (settings.SettingsError, UnknownKey, UnknownOrganisation, UnknownProject, BillingError) as error:
         message = str(error)
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
         message = "the database has no Penstock schemas yet: start it once with `bash ops/up`"

@@ -13,6 +13,15 @@ returning id
 -- name: find_organisation
 select id from access.organisation where name = $1
 
+-- name: find_project
+select id from access.project where organisation_id = $1 and name = $2
+
+-- name: organisation_names
+select id, name from access.organisation where id = any($1::bigint[])
+
+-- name: project_names
+select id, name from access.project where id = any($1::bigint[])
+
 -- name: insert_key
 insert into access.api_key (id, organisation_id, project_id, name, digest, last_four)
 values ($1, $2, $3, $4, $5, $6)
