@@ -16,6 +16,8 @@ from penstock_base import money
 from penstock_billing import books
 from penstock_billing.books import Balance, ChargedMinutes, ChargedRequest, ChargedWallet, Line, Transaction
 
+WIDE = 100
+"""Columns of a screen that has room for more than must be said."""
 SIGNS = "Plus: we have it, or it is owed to us. Minus: we owe it, or have earned it."
 
 
@@ -149,25 +151,27 @@ def transaction(console: Console, booked: Transaction, corrected_by: list[int], 
     console.print(Text(f"Transaction {booked.id}: {words(booked.kind.value)}", style="bold"))
     console.print(head)
     total = sum(line.amount_nano_usd for line in booked.entries)
-    table = Table(show_footer=True, caption=SIGNS)
+    table = Table(show_footer=True)
     table.add_column("Account", overflow="fold", footer="Sum")
     amounts.add_money(table, "Amount, USD", footer=amounts.grouped(total))
     for line in booked.entries:
         table.add_row(names.account(line, short=False), amounts.usd(line.amount_nano_usd, sign=True))
     console.print(table)
+    console.print(Text(SIGNS, style="dim"))
 
 
 def requests(console: Console, shown: Shown, page: int, limit: int) -> None:
     """The requests behind the entries, and that they sum up to them."""
     table = Table(title=f"Requests, page {page}")
     table.add_column("Ended (UTC)", no_wrap=True)
-    table.add_column("Request", overflow="fold")
-    table.add_column("Model", overflow="fold")
+    table.add_column("Request", no_wrap=True)
+    wide = console.width >= WIDE
+    if wide:
+        table.add_column("Model", overflow="fold")
     amounts.add_money(table, "Cost, USD")
     for one in shown.requests:
-        table.add_row(
-            f"{one.ended_at:%d %b %H:%M:%S}", one.request_id, one.model, amounts.usd(one.cost_nano_usd)
-        )
+        ended, cost = f"{one.ended_at:%m-%d %H:%M:%S}", amounts.usd(one.cost_nano_usd)
+        table.add_row(ended, one.request_id, *([one.model] if wide else []), cost)
     console.print(table)
     for charged in shown.wallets:
         booked_nano_usd = books.charged_nano_usd(shown.booked, charged)
