@@ -2,6 +2,7 @@
 
 BillingError
 ├── UsageRefused      the numbers cannot be a usage: a defect upstream, nothing was charged
+├── UsageQuestionRefused  a question about usage that cannot be answered: ask another
 ├── PriceError        a price that is not accepted: nothing was changed, fix what `field` names
 ├── LedgerRefused     not a transaction: its entries are wrong, nothing was booked
 │   ├── ReferenceReused   another transaction bears this reference: a repeat must be the same
@@ -25,6 +26,10 @@ class BillingError(Exception):
 
 class UsageRefused(BillingError):
     """Token counts that cannot be true, such as more cached than input tokens; refused, never clamped."""
+
+
+class UsageQuestionRefused(BillingError):
+    """A window that is not whole minutes or ends before it begins, or an answer beyond all bounds."""
 
 
 class PriceError(BillingError):

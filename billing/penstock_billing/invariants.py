@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from datetime import datetime
 
 import asyncpg
 import msgspec
@@ -39,6 +40,12 @@ class Check(enum.StrEnum):
     """Each event's cost follows from its tokens and its price version."""
 
 
+WINDOWED = frozenset(
+    {Check.ROLL_UPS_ARE_SUMS, Check.HOURS_ARE_SUMS, Check.DAYS_ARE_SUMS, Check.COSTS_ARE_REPRODUCED}
+)
+"""Checks that can look at a part of time; the others only hold over everything."""
+
+
 class Difference(msgspec.Struct, frozen=True):
     """Something that is not as it must be."""
 
@@ -49,16 +56,21 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 async def check(
-    connection: asyncpg.Connection, checks: frozenset[Check] = frozenset(Check)
+    connection: asyncpg.Connection,
+    checks: frozenset[Check] = frozenset(Check),
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[Difference]:
     """Run checks over everything in one snapshot, so shippers at work make no false alarm; [] when all hold.
 
-    Reads whole tables: for tests and for reconciling, not for requests.
+    `since` and `until` are UTC midnights; those of `checks` that are WINDOWED look only at what happened
+    between them. Reads whole tables, or all of the window: for tests and for reconciling, not for requests.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         return [
             Difference(each, row["what"], str(row["found"]), str(row["expected"]))
             for each in Check
             if each in checks
-            for row in await connection.fetch(SQL[each.value])
+            for row in await connection.fetch(SQL[each.value], *((since, until) if each in WINDOWED else ()))
         ]

@@ -28,6 +28,7 @@ with event as (
     row(count(*), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens),
         sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd))::text as sums
   from billing.usage_event
+  where ended_at >= coalesce($1::timestamptz, '-infinity') and ended_at < coalesce($2::timestamptz, 'infinity')
   group by 1, 2, 3, 4, 5, 6, 7, 8
 ), roll_up as (
   select
@@ -35,7 +36,8 @@ with event as (
     row(requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms, documents,
         cost_nano_usd)::text as sums
   from billing.usage_minute
-  where not exists (select from billing.archive where detached_at is not null and restored_at is null
+  where minute >= coalesce($1::timestamptz, '-infinity') and minute < coalesce($2::timestamptz, 'infinity')
+    and not exists (select from billing.archive where detached_at is not null and restored_at is null
                     and minute >= day::timestamp at time zone 'UTC'
                     and minute < (day + 1)::timestamp at time zone 'UTC')
 )
@@ -57,6 +59,7 @@ with summed as (
         sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd))::text as sums
   from billing.usage_minute
   where minute < (select rolled_until from billing.roll_up_mark where level = 'hour')
+    and minute >= coalesce($1::timestamptz, '-infinity') and minute < coalesce($2::timestamptz, 'infinity')
   group by 1, 2, 3, 4, 5, 6, 7, 8
 ), kept as (
   select
@@ -64,6 +67,7 @@ with summed as (
     row(requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms, documents,
         cost_nano_usd)::text as sums
   from billing.usage_hour
+  where hour >= coalesce($1::timestamptz, '-infinity') and hour < coalesce($2::timestamptz, 'infinity')
 )
 select
   'hour of organisation ' || organisation_id || ', ' || hour || ', ' || model || ', key ' || key_id as what,
@@ -83,6 +87,7 @@ with summed as (
         sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd))::text as sums
   from billing.usage_minute
   where minute < (select rolled_until from billing.roll_up_mark where level = 'day')
+    and minute >= coalesce($1::timestamptz, '-infinity') and minute < coalesce($2::timestamptz, 'infinity')
   group by 1, 2, 3, 4, 5, 6, 7, 8
 ), kept as (
   select
@@ -90,6 +95,7 @@ with summed as (
     row(requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms, documents,
         cost_nano_usd)::text as sums
   from billing.usage_day
+  where day >= coalesce($1::timestamptz, '-infinity') and day < coalesce($2::timestamptz, 'infinity')
 )
 select
   'day of organisation ' || organisation_id || ', ' || day || ', ' || model || ', key ' || key_id as what,
@@ -200,3 +206,4 @@ cross join lateral (select billing.cost_nano_usd(
   input_pico_usd, cached_input_pico_usd, output_pico_usd, image_pico_usd, audio_second_pico_usd,
   document_pico_usd, batch_discount_ppm) as rerated) as again
 where cost_nano_usd is distinct from rerated
+  and ended_at >= coalesce($1::timestamptz, '-infinity') and ended_at < coalesce($2::timestamptz, 'infinity')

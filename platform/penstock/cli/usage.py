@@ -1,9 +1,9 @@
-"""`penstock usage`: tokens and cost by day and model."""
+"""`penstock usage`: tokens and cost, by day and model or however they are asked for."""
 
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import asyncpg
 import click
@@ -13,59 +13,85 @@ from rich.table import Table
 
 from penstock.access import keys
 from penstock.cli import database
+from penstock.edge import usage_questions
+from penstock.edge.refusals import BadRequest
 from penstock.settings import Settings
 from penstock_base import money
 from penstock_billing import usage
-from penstock_billing.usage import UsageRow
+from penstock_billing.errors import UsageQuestionRefused
+from penstock_billing.usage import Freshness, Question, UsageLine
 
-DAY = click.DateTime(["%Y-%m-%d"])
-DAYS_DEFAULT = 30
+HEADINGS = {
+    "day": "Day",
+    "hour": "Hour (UTC)",
+    "minute": "Minute (UTC)",
+    "model": "Model",
+    "project_id": "Project",
+    "key_id": "Key",
+    "endpoint": "Endpoint",
+}
+Told = tuple[Question, list[UsageLine], Freshness]
 
 
 @click.command()
 @click.option("--organisation", default="default", show_default=True)
-@click.option("--since", type=DAY, help="First day (UTC); by default 30 days ago.")
-@click.option("--until", type=DAY, help="Last day (UTC), included; by default today.")
+@click.option("--since", help="First day (UTC), or a minute as 2026-11-21T10:00Z; by default 30 days ago.")
+@click.option("--until", help="Last day (UTC), included, or the minute to stop at; by default today.")
+@click.option(
+    "--by",
+    default="day,model",
+    show_default=True,
+    help=f"What to tell apart, by commas: {', '.join(usage_questions.WORDS)}.",
+)
+@click.option("--project", help="Only this project, by its number.")
+@click.option("--key", help="Only this key, by its id.")
+@click.option("--model", help="Only this model.")
+@click.option("--endpoint", help='Only this endpoint; "" is what called a model by its name.')
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-def command(organisation: str, since: datetime | None, until: datetime | None, as_json: bool) -> None:
-    """Show tokens and cost by day and model."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    last = until.replace(tzinfo=UTC) if until else today
-    first = since.replace(tzinfo=UTC) if since else last - timedelta(days=DAYS_DEFAULT - 1)
-    if first > last:
-        click.echo(f"penstock usage: --since {first:%Y-%m-%d} is after {last:%Y-%m-%d}", err=True)
-        sys.exit(2)
+def command(organisation: str, as_json: bool, **asked: str | None) -> None:
+    """Show tokens and cost, by day and model or as --by says."""
 
-    async def work(_: Settings, connection: asyncpg.Connection) -> list[UsageRow]:
+    async def work(_: Settings, connection: asyncpg.Connection) -> Told:
         organisation_id = await keys.find_organisation(connection, organisation)
-        return await usage.by_day_and_model(connection, organisation_id, first, last + timedelta(days=1))
+        question = usage_questions.read(organisation_id, usage_questions.Asked(**asked), datetime.now(UTC))
+        lines = await usage.read(connection, question)
+        return question, lines, await usage.freshness(connection, organisation_id)
 
-    rows = database.run(work)
+    try:
+        question, lines, fresh = database.run(work)
+    except (BadRequest, UsageQuestionRefused) as error:
+        click.echo(f"penstock usage: {error}", err=True)
+        sys.exit(2)
     if as_json:
-        click.echo(msgspec.json.encode(rows))
+        click.echo(msgspec.json.encode([usage.parts(question, line) | usage.sums(line) for line in lines]))
     else:
-        Console().print(_table(rows, f"Usage of {organisation}, {first:%Y-%m-%d} to {last:%Y-%m-%d} (UTC)"))
+        first, last = usage_questions.bounds(question)
+        Console().print(_table(question, lines, fresh, f"Usage of {organisation}, {first} to {last} (UTC)"))
 
 
-def _table(rows: list[UsageRow], title: str) -> Table:
-    table = Table(title=title, show_footer=bool(rows))
-    total_nano_usd = sum(row.cost_nano_usd for row in rows)
-    table.add_column("Day", footer="Total", no_wrap=True)
-    table.add_column("Model", overflow="fold")
+def _table(question: Question, lines: list[UsageLine], fresh: Freshness, title: str) -> Table:
+    table = Table(title=title, show_footer=bool(lines))
+    named = [usage.parts(question, line) for line in lines]
+    for number, part in enumerate(named[0] if named else {}):
+        # Money is never cut short: on a narrow screen names fold instead.
+        footer = "" if number else "Total"
+        table.add_column(HEADINGS[part], footer=footer, overflow="fold", no_wrap=part == question.step.value)
     for heading, total in (
-        ("Requests", sum(row.requests for row in rows)),
-        ("Input", sum(row.input_tokens for row in rows)),
-        ("Cached", sum(row.cached_tokens for row in rows)),
-        ("Output", sum(row.output_tokens for row in rows)),
+        ("Requests", sum(line.requests for line in lines)),
+        ("Input", sum(line.input_tokens for line in lines)),
+        ("Cached", sum(line.cached_tokens for line in lines)),
+        ("Output", sum(line.output_tokens for line in lines)),
     ):
         table.add_column(heading, justify="right", footer=f"{total:,}", no_wrap=True)
-    cost = money.nano_to_usd(total_nano_usd)
-    # Money is never cut short: on a narrow screen the model's name folds instead.
+    cost = money.nano_to_usd(sum(line.cost_nano_usd for line in lines))
     table.add_column("Cost, USD", justify="right", footer=cost, no_wrap=True)
-    for row in rows:
-        counts = (row.requests, row.input_tokens, row.cached_tokens, row.output_tokens)
-        cost = money.nano_to_usd(row.cost_nano_usd)
-        table.add_row(f"{row.day}", row.model, *(f"{count:,}" for count in counts), cost)
-    if not rows:
-        table.caption = "Nothing was used yet: send a request, and it appears here within a second."
+    for parts, line in zip(named, lines, strict=True):
+        counts = (line.requests, line.input_tokens, line.cached_tokens, line.output_tokens)
+        shown = [
+            f"{part:%Y-%m-%d %H:%M}" if isinstance(part, datetime) else f"{part}" for part in parts.values()
+        ]
+        table.add_row(*shown, *(f"{count:,}" for count in counts), money.nano_to_usd(line.cost_nano_usd))
+    table.caption = f"As of {fresh.as_of:%Y-%m-%d %H:%M:%S} UTC."
+    if not lines:
+        table.caption = "Nothing was used then: send a request, and it appears here within a second."
     return table

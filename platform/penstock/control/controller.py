@@ -15,6 +15,7 @@ import asyncpg
 
 from penstock.admission.idempotency import claims
 from penstock.changes import Change, Changes
+from penstock.control import closing
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
 from penstock_base import database, ids
@@ -119,7 +120,13 @@ class Controller:
 
     async def _serve(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(loop) for loop in (self._tell(), self._figures(), self._keep_house())]
+            background = (
+                self._tell(),
+                self._figures(),
+                self._keep_house(),
+                closing.close_hours(self._pool),
+            )
+            loops = [group.create_task(loop) for loop in background]
             engines = [group.create_task(self._engine(card)) for card in self.cards]
             await stop.wait()
             self._draining = True

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -10,10 +10,20 @@ from penstock_billing import usage
 from penstock_billing.journal import Journal
 from penstock_billing.record import Outcome, UsageRecord
 from penstock_billing.shipper import Shipper
+from penstock_billing.usage import Dimension, Question, Step, UsageLine
 
 Make = Callable[..., UsageRecord]
 DAY = datetime(2026, 3, 14, tzinfo=UTC)
 BOTH_DAYS = (DAY, DAY + timedelta(days=2))
+
+
+async def by_day_and_model(database: asyncpg.Pool, organisation_id: int) -> list[UsageLine]:
+    since, until = BOTH_DAYS
+    by = frozenset({Dimension.MODEL})
+    return await usage.read(
+        database,
+        Question(organisation_id=organisation_id, since=since, until=until, step=Step.DAY, by=by),
+    )
 
 
 def ms(moment: datetime) -> int:
@@ -40,15 +50,16 @@ async def records(journal: Journal, shipper: Shipper, make: Make) -> list[UsageR
 async def test_days_and_models_are_sums_of_requests(
     database: asyncpg.Pool, records: list[UsageRecord]
 ) -> None:
-    rows = await usage.by_day_and_model(database, 1, *BOTH_DAYS)
-    assert {row.day for row in rows} == {date(2026, 3, 14), date(2026, 3, 15)}
+    rows = await by_day_and_model(database, 1)
+    assert {row.at for row in rows} == {DAY, DAY + timedelta(days=1)}
     for row in rows:
+        assert row.at is not None
         mine = [
             each
             for each in records
             if each.organisation_id == 1
             and each.model == row.model
-            and datetime.fromtimestamp(each.ended_ms / 1000, UTC).date() == row.day
+            and datetime.fromtimestamp(each.ended_ms / 1000, UTC).date() == row.at.date()
         ]
         paid = [each for each in mine if each.outcome.billable]
         assert (row.requests, row.failed_requests) == (len(paid), len(mine) - len(paid))
@@ -62,7 +73,7 @@ async def test_days_and_models_are_sums_of_requests(
 
 async def test_totals_are_the_sum_of_the_days(database: asyncpg.Pool, records: list[UsageRecord]) -> None:
     totals = await usage.totals(database, 1, *BOTH_DAYS)
-    rows = await usage.by_day_and_model(database, 1, *BOTH_DAYS)
+    rows = await by_day_and_model(database, 1)
     for name in usage.UsageTotals.__struct_fields__:
         assert getattr(totals, name) == sum(getattr(row, name) for row in rows)
 
@@ -92,7 +103,7 @@ async def test_nobody_sees_anothers_usage(database: asyncpg.Pool, records: list[
         reasoning_tokens=0,
         cost_nano_usd=0,
     )
-    assert await usage.by_day_and_model(database, 3, *BOTH_DAYS) == []
+    assert await by_day_and_model(database, 3) == []
     assert await usage.totals(database, 1, *BOTH_DAYS, project_id=9) == nothing
     theirs = next(each for each in records if each.organisation_id == 2)
     assert await usage.request(database, 1, theirs.request_id) is None
@@ -123,9 +134,13 @@ async def test_a_request_is_found_by_our_id_and_by_the_clients(
 async def test_dashboards_and_lookups_scan_no_events(database: asyncpg.Pool) -> None:
     async with database.acquire() as connection:
         await connection.execute("set enable_seqscan = off")
-        plan = await connection.fetch("explain " + usage.SQL["by_day_and_model"], 1, *BOTH_DAYS, None)
+        plan = await connection.fetch(
+            "explain " + usage.SQL["between"], 1, *BOTH_DAYS, "day", ["model"], None, None, None, None, 100
+        )
         text = "\n".join(row[0] for row in plan)
         assert "usage_event" not in text
-        assert "usage_minute_identity" in text
+        assert "Seq Scan on usage" not in text
+        for index in ("usage_minute_identity", "usage_hour_identity", "usage_day_identity"):
+            assert index in text
         plan = await connection.fetch("explain " + usage.SQL["request"], 1, "x")
         assert not any("Seq Scan" in row[0] for row in plan)
