@@ -224,10 +224,13 @@ class PriceBook:
         None where neither its list nor the standard one has a price in force: then the model is not served.
         """
         moment_s = time.time() if at_s is None else at_s
-        list_id = self.list_id(organisation_id, moment_s)
-        found = self._tokens.at((list_id, model), moment_s)
+        return self.on_list(model, self.list_id(organisation_id, moment_s), moment_s)
+
+    def on_list(self, model: str, list_id: int, at_s: float) -> PriceVersion | None:
+        """Find what those pay for a model who are assigned to a list."""
+        found = self._tokens.at((list_id, model), at_s)
         if found is None and list_id != STANDARD_LIST:
-            return self._tokens.at((STANDARD_LIST, model), moment_s)
+            return self._tokens.at((STANDARD_LIST, model), at_s)
         return found
 
     def minute_price(
@@ -235,10 +238,15 @@ class PriceBook:
     ) -> MinutePriceVersion | None:
         """Find what a minute that begins at a moment costs an organisation; None where nothing says so."""
         moment_s = time.time() if at_s is None else at_s
-        list_id = self.list_id(organisation_id, moment_s)
-        found = self._minutes.at((list_id, kind, subject), moment_s)
+        return self.minute_on_list(kind, subject, self.list_id(organisation_id, moment_s), moment_s)
+
+    def minute_on_list(
+        self, kind: MinuteKind, subject: str, list_id: int, at_s: float
+    ) -> MinutePriceVersion | None:
+        """Find what a minute costs those who are assigned to a list."""
+        found = self._minutes.at((list_id, kind, subject), at_s)
         if found is None and list_id != STANDARD_LIST:
-            return self._minutes.at((STANDARD_LIST, kind, subject), moment_s)
+            return self._minutes.at((STANDARD_LIST, kind, subject), at_s)
         return found
 
     def minute_spans(
