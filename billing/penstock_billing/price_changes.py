@@ -252,8 +252,8 @@ def _next(dated: Sequence[T], moment: datetime, when: When, what: str) -> T | No
     upcoming = next((each for each in dated if each.valid_from > moment), None)
     if upcoming is not None and not when.until_scheduled:
         raise PriceError(
-            f"a change of {what} is scheduled for {_text(upcoming.valid_from)} and would end this one: accept "
-            "that (--until-scheduled), or begin at that moment to replace it",
+            f"a change of {what} is scheduled for {_text(upcoming.valid_from)} and would end this one: "
+            "accept that (--until-scheduled), or begin at that moment to replace it",
             "from",
         )
     return upcoming

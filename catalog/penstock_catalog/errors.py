@@ -23,8 +23,8 @@ class CatalogError(Exception):
     """Anything this package raises for others to handle."""
 
 
-class CardProblem(NamedTuple):
-    """One thing wrong in one card: the file, the line (from 1), the field's path and what is wrong."""
+class FileProblem(NamedTuple):
+    """One thing wrong in a file: the file, the line (from 1), the field's path and what is wrong."""
 
     file: Path
     line: int
@@ -40,7 +40,7 @@ class CardProblem(NamedTuple):
 class CardError(CatalogError):
     """One or more cards are wrong; its text has one line per problem."""
 
-    def __init__(self, problems: list[CardProblem]) -> None:
+    def __init__(self, problems: list[FileProblem]) -> None:
         self.problems = sorted(problems, key=lambda each: (str(each.file), each.line))
         super().__init__("\n".join(map(str, self.problems)))
 

@@ -1,4 +1,4 @@
-"""YAML as nodes that know their lines, in the narrow dialect that cards use.
+"""YAML as nodes that know their lines, in the narrow dialect that cards and price files use.
 
 No aliases, tags or merge keys (a card says everything once, plainly), no keys twice, no deep nesting. Words
 are text unless they are null, true, false or a decimal number, so the language `no` stays Norwegian.
@@ -22,7 +22,7 @@ _NULL = "tag:yaml.org,2002:null"
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 
-class NotCardYamlError(ValueError):
+class YamlRefusedError(ValueError):
     """The text is no YAML, or not the dialect of cards; `line` counts from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
@@ -40,15 +40,15 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise NotCardYamlError(
+            raise YamlRefusedError(
                 line, "anchors and aliases (& and *) are not accepted: write the value out"
             )
         if getattr(event, "tag", None):
-            raise NotCardYamlError(line, f"the tag {event.tag} is not accepted: write the value without it")
+            raise YamlRefusedError(line, f"the tag {event.tag} is not accepted: write the value without it")
         if not _is_text(getattr(event, "value", "")):
-            raise NotCardYamlError(line, r"a \u escape names half a character: write the character itself")
+            raise YamlRefusedError(line, r"a \u escape names half a character: write the character itself")
         if self.depth >= DEPTH_MAX:
-            raise NotCardYamlError(line, f"nested deeper than {DEPTH_MAX} levels")
+            raise YamlRefusedError(line, f"nested deeper than {DEPTH_MAX} levels")
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -69,30 +69,30 @@ _Loader.add_implicit_resolver(
 
 
 def compose(data: bytes) -> yaml.Node:
-    """Read one YAML document into nodes. Raises NotCardYamlError with the line of the first problem."""
+    """Read one YAML document into nodes. Raises YamlRefusedError with the line of the first problem."""
     if len(data) > BYTES_MAX:
-        raise NotCardYamlError(1, f"{len(data)} bytes; a card has at most {BYTES_MAX}")
+        raise YamlRefusedError(1, f"{len(data)} bytes; at most {BYTES_MAX} are accepted")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise NotCardYamlError(line, f"byte {error.start} is not UTF-8; save the file as UTF-8") from None
+        raise YamlRefusedError(line, f"byte {error.start} is not UTF-8; save the file as UTF-8") from None
     try:
         # The reader refuses control characters while it is made.
         loader = _Loader(text)
         node: yaml.Node | None = loader.get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise NotCardYamlError(line, f"the character U+{int(error.character):04X} is not accepted") from None
-    except NotCardYamlError:
+        raise YamlRefusedError(line, f"the character U+{int(error.character):04X} is not accepted") from None
+    except YamlRefusedError:
         raise
     except (ValueError, OverflowError):
         # PyYAML hands escapes such as "\UFFFFFFFF" to chr() unchecked, and tells no line.
-        raise NotCardYamlError(1, r"a \U escape names no character: write the character itself") from None
+        raise YamlRefusedError(1, r"a \U escape names no character: write the character itself") from None
     except yaml.MarkedYAMLError as error:
-        raise NotCardYamlError(_line(error), _words(error, text)) from None
+        raise YamlRefusedError(_line(error), _words(error, text)) from None
     if node is None:
-        raise NotCardYamlError(1, "the file is empty; a card needs at least id, name and the other fields")
+        raise YamlRefusedError(1, "the file is empty")
     return node
 
 

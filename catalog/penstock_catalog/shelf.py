@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock_catalog import reading
 from penstock_catalog.cards import Capability, EndpointKind, ModelCard, Task
-from penstock_catalog.errors import CardError, CardProblem
+from penstock_catalog.errors import CardError, FileProblem
 
 BUILTIN: Final = Path(__file__).parent / "cards"
 """The cards that ship with Penstock."""
@@ -30,7 +30,7 @@ class Shelf:
         """
         today = today or datetime.datetime.now(datetime.UTC).date()
         found: dict[str, reading.ReadCard] = {}
-        problems: list[CardProblem] = []
+        problems: list[FileProblem] = []
         for file in _files(folders, problems):
             try:
                 read = reading.read(file, today)
@@ -41,7 +41,7 @@ class Shelf:
             if first is not read:
                 there = f"{first.file}:{first.id_line}"
                 text = f'"{read.card.id}" is already in {there}: give one of the two another id'
-                problems.append(CardProblem(file, read.id_line, "id", text))
+                problems.append(FileProblem(file, read.id_line, "id", text))
         if problems:
             raise CardError(problems)
         return cls(read.card for read in found.values())
@@ -84,13 +84,13 @@ def _score(card: ModelCard, wanted: list[str]) -> int:
     return 1 + sum(points) if all(points) else 0
 
 
-def _files(folders: Iterable[Path], problems: list[CardProblem]) -> Iterable[Path]:
+def _files(folders: Iterable[Path], problems: list[FileProblem]) -> Iterable[Path]:
     for folder in dict.fromkeys(folders):
         if not folder.is_dir():
-            problems.append(CardProblem(folder, 1, "", "is not a folder; name a folder of model cards"))
+            problems.append(FileProblem(folder, 1, "", "is not a folder; name a folder of model cards"))
             continue
         for file in sorted(folder.iterdir()):
             if file.suffix == ".yml":
-                problems.append(CardProblem(file, 1, "", "a card's file ends in .yaml: rename it"))
+                problems.append(FileProblem(file, 1, "", "a card's file ends in .yaml: rename it"))
             elif file.suffix == ".yaml":
                 yield file

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock_catalog import reading
 from penstock_catalog.cards import EndpointKind, FolderSource, HubSource, ModelCard, Task
-from penstock_catalog.errors import CardError, CardProblem
+from penstock_catalog.errors import CardError, FileProblem
 
 WriteCard = Callable[..., Path]
 
@@ -43,7 +43,7 @@ def problems(file: Path, today: datetime.date) -> list[tuple[int, str, str]]:
     return [(problem.line, problem.field, problem.problem) for problem in caught.value.problems]
 
 
-def parsed(data: bytes) -> tuple[ModelCard | None, list[CardProblem]]:
+def parsed(data: bytes) -> tuple[ModelCard | None, list[FileProblem]]:
     try:
         return reading.parse(Path("acme--small-chat.yaml"), data, datetime.date(2026, 10, 1)).card, []
     except CardError as error:
