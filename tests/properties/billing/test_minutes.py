@@ -90,9 +90,14 @@ class World:
         return next((ran for ran in self.ran if ran.subject == index and ran.stop is None), None)
 
     async def begin(self) -> None:
+        """Everything has a price and is ready: most of what follows then matters."""
         self.own_list = await self.connections[0].fetchval(
             "insert into billing.price_list (name) values ($1) returning id", f"list {self.number}"
         )
+        for which, amount in ((0, 100), (1, 1000)):
+            await self.reprice("price", which, amount)
+        for index in range(3):
+            await self.ready(0, index)
 
     async def do(self, name: str, who: int, index: int, pause: timedelta) -> None:
         self.now += pause
@@ -207,8 +212,10 @@ class World:
         return totals
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(step, min_size=5, max_size=40))
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=3 * settings().max_examples
+)
+@given(st.lists(step, min_size=8, max_size=40))
 async def test_whatever_happens_each_minute_is_charged_by_the_rule(
     database: asyncpg.Pool, steps: list[tuple[str, int, int, timedelta]]
 ) -> None:
