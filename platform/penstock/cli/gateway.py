@@ -57,6 +57,11 @@ async def _serve(told: settings.Settings, listener: socket.socket) -> None:
         timeout_graceful_shutdown=int(told.drain_s),
         timeout_keep_alive=75,
     )
+    if sys.platform == "linux" and listener.family != socket.AF_UNIX:
+        # Who reads nothing for so long counts as gone (serving.relay); the kernel then frees the connection
+        # too, which closing alone would keep until the last byte in its buffers is read.
+        stall_ms = int(told.stall_timeout_s * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
     server = uvicorn.Server(config)
     await server.serve(sockets=[listener])
 
