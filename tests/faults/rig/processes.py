@@ -106,6 +106,11 @@ class Gateway:
         """What it holds of memory."""
         return int(psutil.Process(self.pid).memory_info().rss)
 
+    def connections(self) -> int:
+        """How many clients are connected to it."""
+        ours = psutil.Process(self.pid).net_connections("tcp")
+        return sum(one.laddr.port == self.port and one.status == "ESTABLISHED" for one in ours)
+
     def last_words(self, lines: int = 30) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return f"== gateway {self.number}\n" + "\n".join(text.splitlines()[-lines:])

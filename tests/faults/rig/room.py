@@ -110,7 +110,9 @@ class Room:
     def load(self, *, clients: int = 6, make: Make = mixed, name_length: int = 0) -> Load:
         """Load on all gateways there are now."""
         seed = len(self.loads) + 1
-        load = Load(self.gateways, self.key, clients=clients, seed=seed, make=make, name_length=name_length)
+        load = Load(
+            tuple(self.gateways), self.key, clients=clients, seed=seed, make=make, name_length=name_length
+        )
         self.loads.append(load)
         return load
 
