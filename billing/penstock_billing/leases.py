@@ -15,6 +15,7 @@ still come. `billing/README.md` says what this promises.
 
 from __future__ import annotations
 
+import enum
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -72,6 +73,14 @@ class Need(msgspec.Struct, frozen=True):
     """How much room the requests that wait for this answer need."""
     ahead_nano_usd: int = 0
     """How much room its next requests will surely need."""
+
+
+class Release(enum.Enum):
+    """What came of releasing a lease."""
+
+    DONE = "it is over, and what it had left is the wallet's again"
+    NONE = "there was none"
+    TOO_EARLY = "it stays: what was spent of it is not all shipped"
 
 
 class Lent(msgspec.Struct, frozen=True):
@@ -150,16 +159,18 @@ async def give_back(
 
 async def release(
     connection: asyncpg.Connection, boot_id: str, wallet: Wallet, *, spent_nano_usd: int | None = None
-) -> bool:
-    """End an open lease and give back what it has left; False, and nothing done, when there is none to end.
+) -> Release:
+    """End an open lease and give back what it has left.
 
     A holder that lives says how much it spent, and keeps its lease until all of that is shipped. Safe to
     repeat, and for several processes at once. Who used more than it was lent leaves the wallet with less.
     """
     async with connection.transaction():
         lease = await connection.fetchrow(SQL["lock_lease"], boot_id, *_key(wallet))
-        if lease is None or (spent_nano_usd is not None and lease["settled_nano_usd"] < spent_nano_usd):
-            return False
+        if lease is None:
+            return Release.NONE
+        if spent_nano_usd is not None and lease["settled_nano_usd"] < spent_nano_usd:
+            return Release.TOO_EARLY
         left, promotional_left = _left(lease)
         if left:
             await _credit(connection, wallet)
@@ -172,7 +183,7 @@ async def release(
                 ),
             )
         await connection.execute(SQL["end_lease"], lease["id"])
-        return True
+        return Release.DONE
 
 
 async def release_orphaned(connection: asyncpg.Connection) -> int:
@@ -180,7 +191,7 @@ async def release_orphaned(connection: asyncpg.Connection) -> int:
     released = 0
     for row in await connection.fetch(SQL["orphaned"], ORPHANS_MAX):
         wallet = Wallet(row["organisation_id"], row["project_id"])
-        released += await release(connection, row["boot_id"], wallet)
+        released += await release(connection, row["boot_id"], wallet) is Release.DONE
     return released
 
 

@@ -16,6 +16,9 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 
 from penstock.access.keyring import Keyring, Principal
+from penstock.admission.credit.lending import Lender
+from penstock.admission.credit.wallets import Wallets
+from penstock.admission.funds import Funds
 from penstock.admission.idempotency.claims import Claims
 from penstock.changes import Changes
 from penstock.edge import failures, management, models, operations, wire
@@ -40,6 +43,7 @@ FOLLOW_EVERY_S = 1.0
 FIGURES_EVERY_S = 2.0
 DRAIN_SHIPPING_S = 5.0
 DRAIN_CLAIMS_S = 3.0
+DRAIN_CREDIT_S = 3.0
 POOL_SIZE = 4
 DATABASE_TIMEOUT_S = 10.0
 
@@ -64,6 +68,8 @@ class Gateway:
         self.shipper = Shipper(settings.database_url, settings.journal_folder, self.journal)
         self.claims = Claims(pool, settings.pepper, self.journal.boot_id)
         self.once = Once(self.claims, self.keyring, settings.body_bytes_max)
+        self.wallets = Wallets()
+        self.lender = Lender(pool, self.journal.boot_id, self.wallets)
         patience = Patience(settings.first_byte_timeout_s, settings.stall_timeout_s)
         self.inference = Inference(
             keyring=self.keyring,
@@ -73,6 +79,7 @@ class Gateway:
             journal=self.journal,
             conductor=Conductor(self.directory, Meter(self.journal), patience),
             once=self.once,
+            funds=Funds(self.wallets, self.lender),
             body_bytes_max=settings.body_bytes_max,
         )
 
@@ -112,6 +119,7 @@ class Gateway:
             "sync": self.journal.run(),
             "ship": self.shipper.run(),
             "claims": self.claims.run(),
+            "credit": self.lender.run(),
             "figures": self._figures(),
         }
         tasks = [asyncio.create_task(self._guarded(name, loop)) for name, loop in loops.items()]
@@ -129,6 +137,7 @@ class Gateway:
                 self.journal.close()
             finally:
                 await self.shipper.drain(DRAIN_SHIPPING_S)
+                await self.lender.drain(DRAIN_CREDIT_S)
                 await self.shipper.close()
             self.directory.close()
             await self._changes.close()
@@ -154,6 +163,7 @@ class Gateway:
             self._changed.clear()
             try:
                 await self.directory.refresh(self._pool)
+                await self.wallets.refresh(self._pool)
                 await self.keyring.refresh()
                 await self.prices.load(self._pool)
                 self._note_database(away=False)

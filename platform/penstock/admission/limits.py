@@ -38,6 +38,19 @@ def check_output(card: ModelCard, *, n: int, max_tokens: int | None, max_tokens_
         )
 
 
+TEMPLATE_TOKENS = 512
+"""Surely more than a chat template adds to a conversation; what it adds to a message, its JSON outweighs."""
+
+
+def input_tokens_max(card: ModelCard, body_bytes: int, *, inputs: int, media: bool) -> int:
+    """How many tokens a request can have at most, by its size: a token stands for a byte at least.
+
+    What pictures and sounds count depends on the model, so with them it is all that the model reads.
+    """
+    most = inputs * card.context_length
+    return most if media else min(most, body_bytes + TEMPLATE_TOKENS)
+
+
 def check_prompts(count: int, param: str) -> None:
     """Raise LimitExceeded for no input at all, or too many in one request."""
     if not 1 <= count <= PROMPTS_MAX:

@@ -17,6 +17,7 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 
 from penstock.access.keyring import Keyring, Principal
 from penstock.admission import limits
+from penstock.admission.funds import Ask, Funds
 from penstock.admission.idempotency.claims import Kept
 from penstock.edge import once, openai, problems, wire
 from penstock.edge.once import Once
@@ -67,6 +68,7 @@ class Inference:
         journal: Journal,
         conductor: Conductor,
         once: Once,
+        funds: Funds,
         body_bytes_max: int,
     ) -> None:
         self._keyring = keyring
@@ -76,6 +78,7 @@ class Inference:
         self._journal = journal
         self._conductor = conductor
         self._once = once
+        self._funds = funds
         self._body_bytes_max = body_bytes_max
 
     def routes(self) -> list[ASGIRouteHandler]:
@@ -104,7 +107,7 @@ class Inference:
                 asked = (surface, body, principal, head.client_request_id, event_id, started_ns)
                 await self._answer_once(scope, head.repeatable, asked, receive, send)
                 return
-            call = self._call(surface, body, principal, head.client_request_id, event_id, started_ns)
+            call = await self._call(surface, body, principal, head.client_request_id, event_id, started_ns)
             await self._conductor.run(call, receive, send, _headers(call))
         except wire.ClientLeft:
             return
@@ -131,14 +134,14 @@ class Inference:
             metrics.requests(surface.value, "", str(found.answer.status), "replayed").inc()
             await once.replay(send, found, request_id, metered=True)
         elif found is None:
-            call = self._call(*asked)
+            call = await self._call(*asked)
             await self._conductor.run(call, receive, send, _headers(call))
         else:
             async with found as execution:
-                call = self._call(*asked, execution.settled)
+                call = await self._call(*asked, execution.settled)
                 await self._conductor.run(call, execution.receive, execution.send, _headers(call))
 
-    def _call(
+    async def _call(
         self,
         surface: Surface,
         body: bytes,
@@ -148,23 +151,39 @@ class Inference:
         started_ns: int,
         on_settled: Callable[[UsageRecord], None] | None = None,
     ) -> Call:
-        """Turn a body into a call, or raise what is wrong with it."""
+        """Turn a body into a call that is paid for, or raise what is wrong with it."""
         asked = openai.understand(surface, body)
         card = self._card(asked.model)
         limits.check_task(card, TASKS[surface], PATHS[surface])
-        streamed, view, n = False, UsageView.HIDDEN, 1
+        streamed, view, n, max_tokens = False, UsageView.HIDDEN, 1, 0
         if not isinstance(asked, EmbeddingsAsked):
             streamed, view, n = bool(asked.stream), asked.usage_view, 1 if asked.n is None else asked.n
             if asked.stream_options is not None and not streamed:
                 raise BadRequest("stream_options goes with stream: true only", param="stream_options")
-            param, max_tokens = asked.output_limit
-            limits.check_output(card, n=n, max_tokens=max_tokens, max_tokens_param=param)
+            param, limit = asked.output_limit
+            limits.check_output(card, n=n, max_tokens=limit, max_tokens_param=param)
+            max_tokens = card.max_output_tokens if limit is None else limit
         prompts = _check_inputs(asked, card)
         if not self._journal.healthy:
             raise MeteringFailed("usage cannot be recorded right now, so no request is taken")
         price = self._prices.current(card.id, principal.organisation_id)
         if price is None:
             raise NoPrice(card.id)
+        fields = openai.engine_fields(surface, body, streamed=streamed)
+        # The last thing that can go wrong: whoever has a charge must close it.
+        charge = await self._funds.admit(
+            Ask(
+                principal=principal,
+                price=price,
+                input_tokens_max=limits.input_tokens_max(
+                    card, len(body), inputs=prompts, media=_has_media(asked, card)
+                ),
+                output_tokens_max=max_tokens,
+                choices=prompts * n,
+                streamed=streamed,
+            )
+        )
+        shortened = charge.output_tokens_max if charge.output_tokens_max < max_tokens else None
         return Call(
             event_id=event_id,
             request_id=f"req_{event_id.hex()}",
@@ -173,12 +192,13 @@ class Inference:
             principal=principal,
             card=card,
             price=price,
-            body=openai.engine_body(surface, body, streamed=streamed),
+            body=openai.engine_body(surface, fields, shortened),
             streamed=streamed,
             usage_view=view,
             prompts=prompts,
             n=n,
             started_ns=started_ns,
+            charge=charge,
             on_settled=on_settled,
         )
 
@@ -215,9 +235,18 @@ def _check_inputs(asked: ChatAsked | CompletionsAsked | EmbeddingsAsked, card: M
     return count
 
 
+def _has_media(asked: ChatAsked | CompletionsAsked | EmbeddingsAsked, card: ModelCard) -> bool:
+    """Whether there is anything but text to be read: what that counts cannot be told from its size."""
+    if not isinstance(asked, ChatAsked) or not MEDIA & set(card.capabilities):
+        return False
+    return any(isinstance(message.content, list) for message in asked.messages)
+
+
 def _headers(call: Call) -> list[tuple[bytes, bytes]]:
     """The headers of an answer."""
     headers = [(b"x-request-id", call.request_id.encode())]
+    if call.charge.shortened:
+        headers.append((b"x-penstock-max-tokens", b"%d" % call.charge.output_tokens_max))
     if call.client_request_id is not None:
         headers.append((b"x-client-request-id", call.client_request_id.encode()))
     return [*EVENTS, *headers] if call.streamed else [JSON, *headers]

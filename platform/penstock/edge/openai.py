@@ -123,6 +123,7 @@ IGNORED = {
 }
 """Accepted and not passed on: notes to OpenAI's own service, or written by us."""
 
+OUTPUT_LIMITS = {"max_tokens", "max_completion_tokens", "min_tokens"}
 ONE = Raw(b"1")
 FORCED_STREAM_OPTIONS = Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
 
@@ -151,8 +152,8 @@ def understand(surface: Surface, body: bytes) -> ChatAsked | CompletionsAsked | 
     return asked
 
 
-def engine_body(surface: Surface, body: bytes, *, streamed: bool) -> bytes:
-    """Write the body for the engine: allowed fields as they came, the token count always asked for.
+def engine_fields(surface: Surface, body: bytes, *, streamed: bool) -> dict[str, Raw]:
+    """Choose the fields for the engine: allowed ones as they came, the token count always asked for.
 
     Raises BadRequest for a field that no API knows.
     """
@@ -168,7 +169,16 @@ def engine_body(surface: Surface, body: bytes, *, streamed: bool) -> bytes:
         kept["temperature"] = ONE
     if streamed:
         kept["stream_options"] = FORCED_STREAM_OPTIONS
-    return encode(kept)
+    return kept
+
+
+def engine_body(surface: Surface, fields: dict[str, Raw], output_tokens_max: int | None = None) -> bytes:
+    """Write the body for the engine; with `output_tokens_max`, its answer is to be no longer than that."""
+    if output_tokens_max is not None:
+        limit = Raw(b"%d" % output_tokens_max)
+        fields = {name: value for name, value in fields.items() if name not in OUTPUT_LIMITS}
+        fields["max_completion_tokens" if surface is Surface.CHAT else "max_tokens"] = limit
+    return encode(fields)
 
 
 def count_inputs(inputs: Inputs) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.access.keyring import InvalidKey, KeysUnavailable
+from penstock.admission.credit.errors import CreditUnavailable, DebtLimit, InsufficientCredit, usd
 from penstock.admission.idempotency import errors as idempotency
 from penstock.admission.limits import LimitExceeded, WrongTask
 from penstock.admission.room import Overloaded
@@ -31,10 +32,14 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
     param: str | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    more: tuple[tuple[str, str], ...] = ()
+    """Further fields of the body, for programs."""
 
     @property
     def kind(self) -> str:
         """OpenAI's `type`: whose mistake it was."""
+        if self.status == 402:
+            return "insufficient_quota"
         if self.status == 429:
             return "rate_limit_error"
         return "server_error" if self.status >= 500 else "invalid_request_error"
@@ -42,6 +47,7 @@ class Problem(msgspec.Struct, frozen=True):
     def openai(self) -> bytes:
         """The error body that OpenAI's clients read."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        error |= dict(self.more)
         return msgspec.json.encode({"error": error})
 
     def rfc9457(self) -> bytes:
@@ -49,6 +55,7 @@ class Problem(msgspec.Struct, frozen=True):
         fields: dict[str, Any] = {"status": self.status, "code": self.code, "detail": self.message}
         if self.param is not None:
             fields["param"] = self.param
+        fields |= dict(self.more)
         return msgspec.json.encode({"type": "about:blank", "title": self.code.replace("_", " "), **fields})
 
 
@@ -81,6 +88,24 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     Overloaded: lambda e: Problem(429, "engine_overloaded", str(e), headers=retry_after(e.retry_after_s)),
     NoEngine: lambda e: Problem(503, "model_not_ready", str(e), "model", retry_after(e.retry_after_s)),
     NoPrice: lambda e: Problem(503, "model_without_price", str(e), "model", retry_after(e.retry_after_s)),
+    InsufficientCredit: lambda e: Problem(
+        402,
+        "insufficient_credit",
+        str(e),
+        more=(
+            ("needed_usd", usd(e.needed_nano_usd)),
+            ("available_usd", usd(e.available_nano_usd)),
+        ),
+    ),
+    DebtLimit: lambda e: Problem(
+        402,
+        "debt_limit_reached",
+        str(e),
+        more=(("owed_usd", usd(e.owed_nano_usd)), ("limit_usd", usd(e.owed_max_nano_usd))),
+    ),
+    CreditUnavailable: lambda e: Problem(
+        503, "credit_unavailable", str(e), headers=retry_after(e.retry_after_s)
+    ),
     EngineRefused: lambda e: engine_refusal(e.surface, e.status, e.body),
     EngineFailed: lambda e: Problem(502, "engine_failed", str(e), headers=retry_after(1)),
     MeteringFailed: lambda e: Problem(503, "metering_unavailable", str(e), headers=retry_after(5)),

@@ -38,6 +38,10 @@ IDEMPOTENCY = Counter(
     ["result"],
 )
 
+CREDIT_OVERRUN = Counter(
+    "penstock_credit_overrun_nano_usd", "Cost of prepaid requests beyond what was held for them"
+)
+
 
 class ModelFigures:
     """The labelled metrics of one model, looked up once: label lookups cost more than counting."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from penstock.access.keyring import Principal
+from penstock.admission.credit.charge import Charge
 from penstock_billing.prices import PriceVersion
 from penstock_billing.record import UsageRecord
 from penstock_catalog.cards import ModelCard
@@ -42,7 +43,7 @@ class UsageView(Enum):
 
 @dataclass(slots=True, frozen=True)
 class Call:
-    """A request that was let in, understood and priced; nothing of it changes from here on."""
+    """A request that was let in, understood, priced and paid for; of it only the charge changes yet."""
 
     event_id: bytes
     """16 bytes, UUIDv7: the identity of its usage record."""
@@ -63,5 +64,7 @@ class Call:
     """How many answers to each prompt."""
     started_ns: int
     """time.perf_counter_ns() when the request's head was read."""
+    charge: Charge
+    """Who pays, and what is held for it; whoever runs the call closes it."""
     on_settled: Callable[[UsageRecord], None] | None = None
     """Told of the record as soon as it is in the journal, before the last byte leaves."""

@@ -18,10 +18,10 @@ from penstock.admission import room
 from penstock.observe import metrics
 from penstock.routing import least_load
 from penstock.routing.directory import Directory, Target
-from penstock.serving import receipts
+from penstock.serving import last_events, receipts
 from penstock.serving.call import Call, Surface
 from penstock.serving.meter import Meter, Settlement
-from penstock.serving.relay import Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
+from penstock.serving.relay import Checkpoint, Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
 from penstock.serving.usage import NOTHING, EngineUsage
 from penstock_base import money
 from penstock_billing.errors import JournalError
@@ -46,7 +46,6 @@ CUT_SHORT = frozenset({Ending.CLIENT_GONE, Ending.CREDIT_ENDED})
 FAILURES = {
     Outcome.ENGINE_FAILED: "the engine failed before the answer was complete; nothing is billed",
     Outcome.STALLED: "the engine stopped making progress; nothing is billed",
-    Outcome.CREDIT_ENDED: "the credit ended here; what was written until then is billed",
 }
 STATUSES = {
     Outcome.DONE: 200,
@@ -90,6 +89,12 @@ class Conductor:
 
         Raises NoEngine, Overloaded, EngineRefused, EngineFailed or MeteringFailed, each before any byte.
         """
+        try:
+            await self._run(call, receive, send, headers)
+        finally:
+            call.charge.close()
+
+    async def _run(self, call: Call, receive: Receive, send: Send, headers: Headers) -> None:
         request = post(
             call.surface.engine_path, call.body, b"x-request-id: %b\r\n" % call.request_id.encode()
         )
@@ -154,7 +159,7 @@ class Conductor:
     ) -> bool:
         """Run the call on one connection; False when no byte of an answer came."""
         relay = (
-            StreamRelay(connection, self._patience, call, send, headers)
+            StreamRelay(connection, self._patience, call, send, headers, _checkpoint(call))
             if call.streamed
             else WholeRelay(connection, self._patience)
         )
@@ -238,7 +243,10 @@ async def _end_stream(
         raise EngineFailed(failure)
     if not relay.begun:
         await send({"type": "http.response.start", "status": 200, "headers": relay.headers})
-    last = relay.events.held if failure is None else error_event(failure)
+    if outcome is Outcome.CREDIT_ENDED and failure is None:
+        last = last_events.credit_ended(attempt.call, receipt or _usage(relay) or NOTHING)
+    else:
+        last = relay.events.held if failure is None else last_events.failed(failure)
     await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
@@ -258,10 +266,16 @@ async def _end_whole(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def error_event(message: str) -> bytes:
-    """An error in the middle of a stream, as OpenAI's clients raise it; no `[DONE]` follows."""
-    error = {"message": message, "type": "server_error", "param": None, "code": "engine_failed"}
-    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"
+def _checkpoint(call: Call) -> Checkpoint | None:
+    """What to ask now and then while a stream runs."""
+    charge = call.charge
+    if not charge.elastic:
+        return None
+
+    def checkpoint(usage: EngineUsage) -> bool:
+        return charge.go_on(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens)
+
+    return checkpoint
 
 
 def _usage(relay: Relay) -> EngineUsage | None:

@@ -80,8 +80,11 @@ class Meter:
                 if end.outcome.billable
                 else 0
             ),
+            funding=call.charge.funding,
+            wallet_project_id=call.charge.wallet_project_id,
         )
         self._journal.append(record)
+        call.charge.settle(record.cost_nano_usd)
         if call.on_settled is not None:
             call.on_settled(record)
         _show(record, call, end, now_ns)

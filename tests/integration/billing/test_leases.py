@@ -10,7 +10,7 @@ import pytest
 
 from penstock_billing import invariants, leases, ledger
 from penstock_billing.errors import LeaseRefused
-from penstock_billing.leases import Need, Wallet
+from penstock_billing.leases import Need, Release, Wallet
 from penstock_billing.ledger import Account, AccountKind, Booking, TransactionKind
 
 CENT = 10_000_000
@@ -95,9 +95,9 @@ async def test_credit_is_lent_and_all_of_it_comes_back(connection: asyncpg.Conne
     assert lent.granted_nano_usd == CENT
     assert lent.free_nano_usd == 99 * CENT
     assert await balances(connection) == {"prepaid": 99 * CENT, "lease": CENT}
-    assert await leases.release(connection, A, WALLET)
+    assert await leases.release(connection, A, WALLET) is Release.DONE
     assert await balances(connection) == {"prepaid": 100 * CENT}
-    assert not await leases.release(connection, A, WALLET)
+    assert await leases.release(connection, A, WALLET) is Release.NONE
     await sound(connection)
 
 
@@ -105,7 +105,7 @@ async def test_what_was_used_does_not_come_back(connection: asyncpg.Connection) 
     await credit(connection, 100 * CENT)
     await leases.grant(connection, A, "here", WALLET, Need(at_once_nano_usd=5 * CENT))
     await use(connection, A, 3 * CENT)
-    assert await leases.release(connection, A, WALLET, spent_nano_usd=3 * CENT)
+    assert await leases.release(connection, A, WALLET, spent_nano_usd=3 * CENT) is Release.DONE
     assert await balances(connection) == {"prepaid": 97 * CENT}
     await sound(connection)
 
@@ -114,16 +114,16 @@ async def test_a_living_holder_keeps_its_lease_until_all_is_shipped(connection: 
     await credit(connection, 100 * CENT)
     await leases.grant(connection, A, "here", WALLET, Need())
     await use(connection, A, 10)
-    assert not await leases.release(connection, A, WALLET, spent_nano_usd=11)
+    assert await leases.release(connection, A, WALLET, spent_nano_usd=11) is Release.TOO_EARLY
     await use(connection, A, 1)
-    assert await leases.release(connection, A, WALLET, spent_nano_usd=11)
+    assert await leases.release(connection, A, WALLET, spent_nano_usd=11) is Release.DONE
 
 
 async def test_more_used_than_lent_is_taken_from_the_wallet(connection: asyncpg.Connection) -> None:
     await credit(connection, CENT)
     await leases.grant(connection, A, "here", WALLET, Need())
     await use(connection, A, CENT + 7)
-    assert await leases.release(connection, A, WALLET)
+    assert await leases.release(connection, A, WALLET) is Release.DONE
     assert await balances(connection) == {"prepaid": -7}
     lent = await leases.grant(connection, A, "here", WALLET, Need(at_once_nano_usd=5))
     assert (lent.granted_nano_usd, lent.free_nano_usd) == (0, -7)
@@ -138,7 +138,7 @@ async def test_given_credit_is_used_before_paid_credit(connection: asyncpg.Conne
     # A quarter is used and a quarter held: what comes back first is what was paid for.
     assert await leases.give_back(connection, A, WALLET, CENT // 2) == CENT // 2
     assert await balances(connection) == {"prepaid": 100 * CENT, "lease": CENT // 4}
-    assert await leases.release(connection, A, WALLET)
+    assert await leases.release(connection, A, WALLET) is Release.DONE
     assert await balances(connection) == {"prepaid": 100 * CENT, "promotional": CENT // 4}
     await sound(connection)
 

@@ -33,7 +33,7 @@ class Exchange:
     async def run(self, patience: Patience | None = None) -> Ending:
         call = Call(
             *(b"e" * 16, "req_1", None, Surface.CHAT),
-            *(None, None, None, b"", True, UsageView.CONTINUOUS, 1, 1, 0),  # type: ignore[arg-type]
+            *(None, None, None, b"", True, UsageView.CONTINUOUS, 1, 1, 0, None),  # type: ignore[arg-type]
         )
         body = {
             "model": MODEL,

@@ -17,6 +17,10 @@ from penstock.serving.call import Surface, UsageView
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 
 
+def engine_body(surface: Surface, body: bytes, *, streamed: bool) -> bytes:
+    return openai.engine_body(surface, openai.engine_fields(surface, body, streamed=streamed))
+
+
 @pytest.mark.parametrize(
     ("body", "param", "code"),
     [
@@ -56,19 +60,19 @@ def test_no_body_does_worse_than_be_refused(body: bytes) -> None:
     for surface in Surface:
         with contextlib.suppress(BadRequest):
             openai.understand(surface, body)
-            openai.engine_body(surface, body, streamed=True)
+            engine_body(surface, body, streamed=True)
 
 
 def test_the_count_is_always_asked_for_and_ours_wins() -> None:
     body = json.dumps(CHAT | {"stream": True, "stream_options": {"include_usage": False}}).encode()
-    sent = json.loads(openai.engine_body(Surface.CHAT, body, streamed=True))
+    sent = json.loads(engine_body(Surface.CHAT, body, streamed=True))
     assert sent["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
 
 
 def test_a_field_given_twice_reaches_the_engine_once() -> None:
     body = b'{"model":"m","n":1,"n":8,"messages":[{"role":"user","content":"x"}]}'
     asked = openai.understand(Surface.CHAT, body)
-    sent = openai.engine_body(Surface.CHAT, body, streamed=False)
+    sent = engine_body(Surface.CHAT, body, streamed=False)
     assert sent.count(b'"n"') == 1
     assert not isinstance(asked, openai.EmbeddingsAsked)
     assert json.loads(sent)["n"] == asked.n
@@ -80,18 +84,18 @@ def test_a_field_given_twice_reaches_the_engine_once() -> None:
 def test_fields_that_steer_the_engine_are_refused(field: str) -> None:
     body = json.dumps(CHAT | {field: 1}).encode()
     with pytest.raises(BadRequest, match="unknown field") as refusal:
-        openai.engine_body(Surface.CHAT, body, streamed=False)
+        engine_body(Surface.CHAT, body, streamed=False)
     assert refusal.value.param == field
 
 
 def test_a_typing_mistake_is_answered_with_the_nearest_field() -> None:
     with pytest.raises(BadRequest, match="did you mean temperature"):
-        openai.engine_body(Surface.CHAT, json.dumps(CHAT | {"temprature": 1}).encode(), streamed=False)
+        engine_body(Surface.CHAT, json.dumps(CHAT | {"temprature": 1}).encode(), streamed=False)
 
 
 def test_notes_to_the_vendor_are_taken_and_dropped() -> None:
     body = json.dumps(CHAT | {"user": "u", "metadata": {"a": "b"}, "store": False}).encode()
-    assert set(json.loads(openai.engine_body(Surface.CHAT, body, streamed=False))) == {"model", "messages"}
+    assert set(json.loads(engine_body(Surface.CHAT, body, streamed=False))) == {"model", "messages"}
 
 
 @pytest.mark.parametrize(
@@ -134,3 +138,16 @@ def test_inputs_are_counted(inputs: openai.Inputs, count: int) -> None:
 def test_empty_and_mixed_inputs_are_refused(inputs: openai.Inputs) -> None:
     with pytest.raises(BadRequest):
         openai.check_inputs(inputs, "input")
+
+
+@pytest.mark.parametrize(
+    ("surface", "name"), [(Surface.CHAT, "max_completion_tokens"), (Surface.COMPLETIONS, "max_tokens")]
+)
+def test_an_answer_that_credit_shortens_has_one_limit_and_no_least_length(
+    surface: Surface, name: str
+) -> None:
+    body = b'{"model": "m", "max_tokens": 900, "max_completion_tokens": 900, "min_tokens": 50}'
+    if surface is Surface.COMPLETIONS:
+        body = b'{"model": "m", "max_tokens": 900, "min_tokens": 50}'
+    fields = openai.engine_fields(surface, body, streamed=False)
+    assert json.loads(openai.engine_body(surface, fields, 33)) == {"model": "m", name: 33}
