@@ -1,0 +1,237 @@
+"""Known bugs, put into the tested code on purpose: a simulation that does not find them proves nothing.
+
+A mutant replaces words in a function's source and runs the function so changed. When the words are not there
+any more, the code has moved on and the mutant is to be written anew: an error says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+import msgspec
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Words to be replaced in one function: `module:Class.function`."""
+
+    function: str
+    old: str
+    new: str
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One bug."""
+
+    name: str
+    changes: list[Change]
+
+
+MEMORY = "__import__('world.substitutes', fromlist=['RUN']).RUN.loop.memory"
+"""Where a bug may keep something between two calls of one run."""
+
+MUTANTS = [
+    Mutant(
+        "the cursor is not advanced in the transaction that adds the events",
+        [
+            Change(
+                "penstock_billing.shipping:ship",
+                "        total = len(batch.rows) + len(batch.rejected)\n        if total:\n            await",
+                "        total = len(batch.rows) + len(batch.rejected)\n    if total:\n            await",
+            )
+        ],
+    ),
+    Mutant(
+        "the last byte leaves before the journal has the record",
+        [
+            Change(
+                "penstock.serving.conduct:_end_stream",
+                "    try:\n        outcome, _ = attempt.settle(",
+                "    if outcome is Outcome.DONE:\n"
+                '        last = {"type": "http.response.body", "body": relay.events.held}\n'
+                "        await send(last)\n"
+                "    try:\n        outcome, _ = attempt.settle(",
+            )
+        ],
+    ),
+    Mutant(
+        "a shipper goes on where it remembers, not where the database stands",
+        [
+            Change(
+                "penstock_billing.shipping:ship",
+                'read_batch, path, cursor["shipped_bytes"]',
+                f'read_batch, path, {MEMORY}.get((connection.name, path), cursor["shipped_bytes"])',
+            ),
+            Change(
+                "penstock_billing.shipping:ship",
+                "    return Shipment(",
+                f"    {MEMORY}[connection.name, path] = batch.end\n    return Shipment(",
+            ),
+        ],
+    ),
+    Mutant(
+        "a shipper goes on where it remembers, and events have no identity that a replay would meet",
+        [
+            Change(
+                "penstock_billing.shipping:ship",
+                'read_batch, path, cursor["shipped_bytes"]',
+                f'read_batch, path, {MEMORY}.get((connection.name, path), cursor["shipped_bytes"])',
+            ),
+            Change(
+                "penstock_billing.shipping:ship",
+                "    return Shipment(",
+                f"    {MEMORY}[connection.name, path] = batch.end\n    return Shipment(",
+            ),
+            Change(
+                "world.statements:take_over",
+                'if transaction.get("usage_event", identity) is not None:',
+                "if (identity := (ended_at, row[0].bytes, transaction_id)) is None:",
+            ),
+        ],
+    ),
+    Mutant(
+        "a torn tail is taken for a record",
+        [
+            Change(
+                "penstock_billing.frames:frame_at",
+                "return body if zlib.crc32(body) == checksum else None",
+                "return body",
+            )
+        ],
+    ),
+    Mutant(
+        "a living process's file is adopted",
+        [
+            Change("penstock_billing.shipper:Shipper._adopt", "if self._is_own_part(path) or", "if"),
+            Change("penstock_billing.shipper:Shipper._adopt", "if dead:", "if True:"),
+        ],
+    ),
+    Mutant(
+        "the cost is rated at the price of now, not at the one fixed at admission",
+        [
+            Change(
+                "penstock.serving.meter:Meter.settle",
+                "call.price,",
+                "__import__('world.substitutes', fromlist=['RUN']).RUN.prices.current(call.card.id),",
+            )
+        ],
+    ),
+    Mutant(
+        "our own failures are charged what was generated",
+        [Change("penstock.serving.meter:Meter.settle", "if end.outcome.billable", "if True")],
+    ),
+    Mutant(
+        "a client that leaves pays what it was sent, not what the engine made",
+        [
+            Change(
+                "penstock.serving.conduct:Conductor._run_on",
+                "usage = await receipts.fetch(target.address, call.request_id)",
+                "usage = None",
+            )
+        ],
+    ),
+    Mutant(
+        "a client that leaves pays nothing",
+        [
+            Change(
+                "penstock.serving.conduct:_end_stream",
+                "    try:\n        outcome, _ = attempt.settle(",
+                "    if outcome is Outcome.CLIENT_GONE:\n        return\n"
+                "    try:\n        outcome, _ = attempt.settle(",
+            )
+        ],
+    ),
+    Mutant(
+        "a request that broke off is settled once for each try",
+        [
+            Change(
+                "penstock.serving.conduct:Conductor._run_on",
+                "if ending is Ending.UNREACHED:\n",
+                "if ending is Ending.UNREACHED:\n            attempt.settle(Outcome.ENGINE_FAILED, None)\n",
+            )
+        ],
+    ),
+    Mutant(
+        "the disk is not forced before a power cut",
+        [Change("penstock_billing.journal:Journal._sync_files", "os.fdatasync(self._file)", "pass")],
+    ),
+    Mutant(
+        "a full disk swallows the record and the answer goes out",
+        [
+            Change(
+                "penstock_billing.journal:Journal.append",
+                "raise self._error(error) from error",
+                "return",
+            )
+        ],
+    ),
+    Mutant(
+        "a commit whose answer was lost is taken for one that failed, and skipped",
+        [
+            Change(
+                "penstock_billing.shipper:Shipper._ship_file",
+                "shipment = await shipping.ship(connection, name, path, until=until, limit=BATCH_FRAMES)",
+                "shipment = await shipping.ship(connection, name + str(self.state.failures), path, "
+                "until=until, limit=BATCH_FRAMES)",
+            )
+        ],
+    ),
+    Mutant(
+        "a file is deleted before all of it is shipped",
+        [
+            Change(
+                "penstock_billing.shipper:Shipper._adopt_file",
+                "count, idle = await self._ship_file(connection, name, path, None)",
+                "path.unlink(); return 0",
+            )
+        ],
+    ),
+]
+
+
+def function_of(path: str) -> FunctionType:
+    """Find `module:Class.function`."""
+    module_name, _, name = path.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for part in name.split("."):
+        found = inspect.getattr_static(found, part) if inspect.isclass(found) else getattr(found, part)
+    if isinstance(found, property):
+        found = found.fget
+    assert isinstance(found, FunctionType), path
+    return found
+
+
+@contextlib.contextmanager
+def mutated(mutant: Mutant) -> Iterator[None]:
+    """Have the bug, for a while."""
+    changed: dict[str, str] = {}
+    for change in mutant.changes:
+        source = changed.get(change.function) or textwrap.dedent(
+            inspect.getsource(function_of(change.function))
+        )
+        assert source.count(change.old) == 1, (
+            f"the mutant '{mutant.name}' no longer fits {change.function}: write it anew; it looks for\n"
+            f"{change.old}"
+        )
+        changed[change.function] = source.replace(change.old, change.new)
+    kept = []
+    try:
+        for path, source in changed.items():
+            function = function_of(path)
+            scope: dict[str, Any] = {}
+            exec(
+                compile("from __future__ import annotations\n" + source, path, "exec"),
+                function.__globals__,
+                scope,
+            )
+            kept.append((function, function.__code__))
+            function.__code__ = scope[function.__name__].__code__
+        yield
+    finally:
+        for function, code in kept:
+            function.__code__ = code
