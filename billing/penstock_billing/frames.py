@@ -116,6 +116,18 @@ def frames(path: Path, offset: int = 0, until: int | None = None) -> Iterator[Fr
             position += start
 
 
+def anywhere(path: Path) -> Iterator[bytes]:
+    """Yield the body of every whole frame of a file, also behind damage: what was surely written, once.
+
+    For telling what is there, not for shipping: nothing behind damage can be relied on to be all of it.
+    """
+    end = 0
+    for found in frames(path):
+        end = found.end
+        yield found.body
+    yield from _strewn(path, end)
+
+
 def frame_at(data: bytes, start: int) -> bytes | None:
     """Take the body of the whole frame that begins at `start`, if there is one."""
     if start + FRAME.size > len(data):
@@ -137,13 +149,22 @@ def judge(path: Path, position: int) -> Tail:
     """
     with path.open("rb") as file:
         file.seek(max(position, HEADER_BYTES))
-        data = file.read()
-    content = data.rstrip(b"\0")
+        content = file.read().rstrip(b"\0")
     if not content:
         return Tail.CLEAN
+    return Tail.TORN if next(_strewn(path, position), None) is None else Tail.CORRUPT
+
+
+def _strewn(path: Path, position: int) -> Iterator[bytes]:
+    """Yield the whole frames that begin at any place from `position` on."""
+    with path.open("rb") as file:
+        file.seek(max(position, HEADER_BYTES))
+        data = file.read()
+    content_bytes = len(data.rstrip(b"\0"))
+    past = 0
     for place in FRAME_START.finditer(data):
-        if place.start() >= len(content):
-            break
-        if frame_at(data, place.start()) is not None:
-            return Tail.CORRUPT
-    return Tail.TORN
+        if place.start() >= content_bytes:
+            return
+        if place.start() >= past and (body := frame_at(data, place.start())) is not None:
+            past = place.start() + FRAME.size + len(body)
+            yield body

@@ -85,6 +85,11 @@ class Journal:
         return self._position
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called: nothing is appended any more, and the file is anybody's to ship."""
+        return self._file < 0
+
+    @property
     def healthy(self) -> bool:
         """Whether requests may be admitted: what they will use can surely be recorded.
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
+import math
 import random
+import socket
 import time
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
-import msgspec
 
 from penstock_base import database
-from penstock_billing import frames, partitions, shipping
-from penstock_billing.errors import JournalUnknownVersion, JournalUnreadable
+from penstock_billing import boots, frames, partitions, shipping
+from penstock_billing.adoption import Adoption, ShipperState
+from penstock_billing.errors import JournalBroken
 from penstock_billing.journal import SUFFIX, Journal
 
 logger = logging.getLogger(__name__)
 
-BATCH_FRAMES = 1000
 GATHER_S = 0.1
 """Between an append and its shipment: more records for one transaction, and usage is still seen at once."""
 SCAN_EVERY_S = 5.0
@@ -31,7 +29,8 @@ BACK_OFF_S = (0.1, 5.0)
 """First and longest pause while Postgres is away."""
 KEEP = timedelta(hours=48)
 """A shipped file is kept so long: a database restored from an older backup is healed from it."""
-QUARANTINE_SUFFIX = ".quarantined"
+SEEN_EVERY_S = 30.0
+"""How often a process says in the database that it lives: for people, nothing is decided by it."""
 COMMAND_TIMEOUT_S = 30.0
 
 DATABASE_AWAY = (
@@ -42,25 +41,6 @@ DATABASE_AWAY = (
     asyncpg.InternalClientError,
 )
 """Whatever went wrong, the answer is the same: forget the connection, wait, ask the cursor, go on."""
-
-
-class ShipperState(msgspec.Struct):
-    """What a shipper did since it started, for metrics; all but the first two are reasons to look."""
-
-    frames: int = 0
-    batches: int = 0
-    conflicts: int = 0
-    """Records that were in the database already: see `shipping.Shipment.conflicts`."""
-    rejected: int = 0
-    """Frames set aside in billing.rejected_frame."""
-    torn_tails: int = 0
-    """Dead files that end in an unfinished write, as a power cut leaves."""
-    quarantined_files: int = 0
-    """Damaged files that lie in the folder now, with frames that were acknowledged and are not billed."""
-    failures: int = 0
-    """Rounds that failed in a row; 0 when the last one worked."""
-    last_error: str | None = None
-    """What the last failed round said; None when the last one worked."""
 
 
 class Shipper:
@@ -80,14 +60,12 @@ class Shipper:
         self._database_url = database_url
         self._folder = folder
         self._journal = journal
-        self._keep = keep
         self._command_timeout_s = command_timeout_s
         self._connection: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
-        self._shipped: dict[Path, int] = {}
-        self._look_again_s: dict[Path, float] = {}
-        """Dead files with nothing left to ship, and when (monotonic) they may be deleted."""
+        self._adoption = Adoption(folder, self.state, keep)
         self._scan_at_s = 0.0
+        self._seen_at_s = -math.inf
         self._part = 0
         self._pending_since_s: float | None = None
         self._partitions_for: date | None = None
@@ -99,10 +77,9 @@ class Shipper:
         for path in self._folder.glob("*" + SUFFIX):
             if self._is_own_part(path):
                 assert self._journal is not None
-                behind += self._journal.position - self._shipped.get(path, frames.HEADER_BYTES)
-            elif path not in self._look_again_s and (path in self._shipped or self._wrote(path)):
-                with contextlib.suppress(FileNotFoundError):
-                    behind += path.stat().st_size - self._shipped.get(path, 0)
+                behind += self._journal.position - self._shipped_own
+            else:
+                behind += self._adoption.bytes_behind(path, known=self._wrote(path))
         return behind
 
     @property
@@ -129,6 +106,7 @@ class Shipper:
             try:
                 connection = await self._connected()
                 count = await self._ship_own(connection)
+                await self._show_up(connection)
                 if time.monotonic() >= self._scan_at_s:
                     count += await self._adopt(connection)
                     self._scan_at_s = time.monotonic() + SCAN_EVERY_S
@@ -185,9 +163,9 @@ class Shipper:
             )
             await shipping.prepare(self._connection)
             # The database may have been restored meanwhile: how far it is is for its cursors to say.
-            self._shipped.clear()
-            self._look_again_s.clear()
+            self._adoption.forget()
             self._scan_at_s = 0.0
+            self._seen_at_s = -math.inf
         today = datetime.now(UTC).date()
         if self._partitions_for != today:
             with contextlib.suppress(asyncpg.LockNotAvailableError):  # a long reader: tried again next round
@@ -200,6 +178,18 @@ class Shipper:
             self._connection.terminate()
             self._connection = None
 
+    async def _show_up(self, connection: asyncpg.Connection) -> None:
+        """Say that this process lives. Raises JournalBroken when others count it as dead already."""
+        journal = self._journal
+        if journal is None or journal.closed or time.monotonic() < self._seen_at_s + SEEN_EVERY_S:
+            return
+        if await connection.fetchval(boots.SQL["show_up"], journal.boot_id.hex(), socket.gethostname()):
+            raise JournalBroken(
+                "this process was taken for dead and its credit may be lent to others, so it must end: "
+                f"is {self._folder} shared with a machine that does not see its locks?"
+            )
+        self._seen_at_s = time.monotonic()
+
     async def _ship_own(self, connection: asyncpg.Connection) -> int:
         if self._journal is None:
             return 0
@@ -209,103 +199,37 @@ class Shipper:
             self._scan_at_s = 0.0
         asked_at_s = time.monotonic()
         name, path, until = self._journal.name, self._journal.path, self._journal.position
-        if self._shipped.get(path, frames.HEADER_BYTES) < until:
-            count, _ = await self._ship_file(connection, name, path, until)
+        if self._shipped_own < until:
+            count, _ = await self._adoption.ship(connection, name, path, until)
         else:
             count = 0
-        if (position := self._shipped.get(path, frames.HEADER_BYTES)) < until:
+        if (position := self._adoption.shipped.get(path, frames.HEADER_BYTES)) < until:
             # The disk does not hold what was written: nothing behind can be trusted, so go on in a new file.
             if self._is_own_part(path):
                 self._journal.rotate()
-            self._quarantine(path, f"damaged at byte {position} of {until}")
+            self._adoption.quarantine(path, f"damaged at byte {position} of {until}")
         behind = self._journal.path != path or self._journal.position > until
         self._pending_since_s = asked_at_s if behind else None
         return count
 
-    async def _ship_file(
-        self, connection: asyncpg.Connection, name: str, path: Path, until: int | None
-    ) -> tuple[int, timedelta]:
-        """Ship a file as far as it is whole; returns the frames, and how long there have been no more."""
-        count = 0
-        while True:
-            shipment = await shipping.ship(connection, name, path, until=until, limit=BATCH_FRAMES)
-            self._shipped[path] = max(shipment.position, frames.HEADER_BYTES)
-            count += shipment.frames
-            self._count(name, shipment)
-            if shipment.frames < BATCH_FRAMES:
-                return count, timedelta() if count else shipment.idle
-
     async def _adopt(self, connection: asyncpg.Connection) -> int:
-        """Ship the files whose process is gone, and delete those that were done with long enough ago."""
-        count = 0
-        for path in sorted(self._folder.glob("*" + SUFFIX)):
-            if self._is_own_part(path) or self._look_again_s.get(path, 0.0) > time.monotonic():
-                continue
-            with locked(path) as dead:
-                if dead:
-                    count += await self._adopt_file(connection, path)
-        self.state.quarantined_files = len(list(self._folder.glob("*" + QUARANTINE_SUFFIX)))
-        return count
+        """Do what is to be done for dead processes, and for this one once its journal is closed."""
+        journal = self._journal
+        if journal is None:
+            return await self._adoption.adopt(connection, None, set())
+        whole = {journal.path} if journal.closed and self._shipped_own >= journal.position else set()
+        return await self._adoption.adopt(connection, journal.path, whole)
 
-    async def _adopt_file(self, connection: asyncpg.Connection, path: Path) -> int:
-        name = await self._identify(path)
-        if name is None:
-            return 0
-        count, idle = await self._ship_file(connection, name, path, None)
-        tail = await asyncio.to_thread(frames.judge, path, self._shipped[path])
-        if tail is frames.Tail.CORRUPT:
-            self._quarantine(path, f"damaged at byte {self._shipped[path]}, with whole records behind it")
-            return count
-        if tail is frames.Tail.TORN and path not in self._look_again_s:
-            self.state.torn_tails += 1
-            logger.warning("usage journal %s ends in an unfinished write, as a power cut leaves", path)
-        if idle > self._keep:
-            await asyncio.to_thread(path.unlink)
-            return count
-        self._look_again_s[path] = time.monotonic() + (self._keep - idle).total_seconds()
-        return count
-
-    async def _identify(self, path: Path) -> str | None:
-        """Read which journal a dead file is; None, and the file dealt with, when it cannot be shipped."""
-        try:
-            name = frames.read_name(path)
-        except JournalUnknownVersion as error:
-            logger.warning("%s", error)
-            self._look_again_s[path] = time.monotonic() + self._keep.total_seconds()
-            return None
-        except JournalUnreadable as error:
-            self._quarantine(path, str(error))
-            return None
-        if name is None:
-            if await asyncio.to_thread(frames.judge, path, 0) is frames.Tail.CLEAN:
-                # A power cut took the file before anything was forced to the disk.
-                await asyncio.to_thread(path.unlink)
-            else:
-                self._quarantine(path, "no header, but content behind it")
-        return name
+    @property
+    def _shipped_own(self) -> int:
+        assert self._journal is not None
+        return self._adoption.shipped.get(self._journal.path, frames.HEADER_BYTES)
 
     def _is_own_part(self, path: Path) -> bool:
         return self._journal is not None and path == self._journal.path
 
     def _wrote(self, path: Path) -> bool:
         return self._journal is not None and path.name.startswith(self._journal.boot_id.hex())
-
-    def _count(self, name: str, shipment: shipping.Shipment) -> None:
-        if shipment.frames:
-            self.state.frames += shipment.frames
-            self.state.batches += 1
-        if shipment.conflicts:
-            self.state.conflicts += shipment.conflicts
-            logger.error("journal %s: %d records were in Postgres already", name, shipment.conflicts)
-        if shipment.rejected:
-            self.state.rejected += shipment.rejected
-            logger.error("journal %s: %d frames are in billing.rejected_frame", name, shipment.rejected)
-
-    def _quarantine(self, path: Path, problem: str) -> None:
-        """Set a damaged file aside, for a person: what is whole before the damage is shipped already."""
-        path.rename(path.with_name(path.name + QUARANTINE_SUFFIX))
-        self.state.quarantined_files += 1
-        logger.error("usage journal %s is set aside as %s: %s", path, QUARANTINE_SUFFIX, problem)
 
     def _note_failure(self, error: BaseException) -> float:
         """Remember what went wrong; returns the seconds to wait, longer each time, never quite the same."""
@@ -318,23 +242,3 @@ class Shipper:
         if self.state.failures == 1:
             logger.warning("usage is not shipped, the journal keeps it: %s", self.state.last_error)
         return pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, protects nothing
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Take a journal file whose process is gone; False when it lives, or another shipper is at the file."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        # Renamed or deleted between opening and locking: it was another's turn.
-        yield path.exists() and os.path.samestat(os.fstat(file), path.stat())
-    finally:
-        os.close(file)
