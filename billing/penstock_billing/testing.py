@@ -10,6 +10,9 @@ import asyncpg
 import msgspec
 
 from penstock_base import ids
+from penstock_billing import ledger
+from penstock_billing.leases import Wallet
+from penstock_billing.ledger import Account, AccountKind, Booking, TransactionKind
 from penstock_billing.record import Outcome, UsageRecord
 
 EXAMPLE = UsageRecord(
@@ -57,3 +60,52 @@ async def in_the_past(connection: asyncpg.Connection) -> AsyncIterator[None]:
     async with connection.transaction():
         await connection.execute("set local session_replication_role = replica")
         yield
+
+
+async def fund(
+    connection: asyncpg.Connection,
+    wallet: Wallet,
+    nano_usd: int = 0,
+    *,
+    promotional_nano_usd: int = 0,
+    strict: bool = False,
+) -> None:
+    """Make a wallet prepaid and add credit to it."""
+    await connection.execute(
+        "insert into billing.wallet (organisation_id, project_id, funding, strict)"
+        " values ($1, $2, 'prepaid', $3) on conflict (organisation_id, project_id)"
+        " do update set funding = 'prepaid', strict = excluded.strict",
+        wallet.organisation_id,
+        wallet.project_id,
+        strict,
+    )
+    added = {
+        TransactionKind.TOP_UP: (AccountKind.CASH, AccountKind.PREPAID, nano_usd),
+        TransactionKind.PROMOTION: (
+            AccountKind.PROMOTION_COST,
+            AccountKind.PROMOTIONAL,
+            promotional_nano_usd,
+        ),
+    }
+    for kind, (given, owed, amount) in added.items():
+        if amount:
+            sides = {given: amount, owed: -amount}
+            entries = {
+                Account(wallet.organisation_id, wallet.project_id, each): moved
+                for each, moved in sides.items()
+            }
+            await ledger.book(
+                connection, Booking(ref=f"test:{ids.random_text(12)}", kind=kind, entries=entries)
+            )
+
+
+async def credit_nano_usd(connection: asyncpg.Connection, wallet: Wallet) -> int:
+    """What a wallet has, leased or not; below 0 when it is overdrawn."""
+    return int(
+        await connection.fetchval(
+            "select coalesce(-sum(posted_nano_usd), 0)::bigint from billing.account"
+            " where organisation_id = $1 and project_id = $2 and kind in ('prepaid', 'promotional', 'lease')",
+            wallet.organisation_id,
+            wallet.project_id,
+        )
+    )

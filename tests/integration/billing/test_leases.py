@@ -11,7 +11,7 @@ import pytest
 from penstock_billing import invariants, leases, ledger
 from penstock_billing.errors import LeaseRefused
 from penstock_billing.leases import Need, Release, Wallet
-from penstock_billing.ledger import Account, AccountKind, Booking, TransactionKind
+from penstock_billing.testing import fund
 
 CENT = 10_000_000
 WALLET = Wallet(1, 0)
@@ -27,23 +27,7 @@ async def connection(database: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection
 async def credit(
     connection: asyncpg.Connection, nano_usd: int, promotional: int = 0, wallet: Wallet = WALLET
 ) -> None:
-    def account(kind: AccountKind) -> Account:
-        return Account(wallet.organisation_id, wallet.project_id, kind)
-
-    number = await connection.fetchval("select count(*) from billing.ledger_transaction")
-    if nano_usd:
-        entries = {account(AccountKind.CASH): nano_usd, account(AccountKind.PREPAID): -nano_usd}
-        await ledger.book(
-            connection, Booking(ref=f"t:{number}", kind=TransactionKind.TOP_UP, entries=entries)
-        )
-    if promotional:
-        entries = {
-            account(AccountKind.PROMOTION_COST): promotional,
-            account(AccountKind.PROMOTIONAL): -promotional,
-        }
-        await ledger.book(
-            connection, Booking(ref=f"p:{number}", kind=TransactionKind.PROMOTION, entries=entries)
-        )
+    await fund(connection, wallet, nano_usd, promotional_nano_usd=promotional)
 
 
 async def use(connection: asyncpg.Connection, boot_id: str, nano_usd: int, wallet: Wallet = WALLET) -> None:

@@ -37,6 +37,8 @@ AWAY_S = 1.0
 """So long a database that did not answer is not asked again."""
 RECALL_EVERY_S = 0.25
 TEND_EVERY_S = 0.5
+REAP_EVERY_S = 2.0
+"""How often leases of dead and settled processes are looked for."""
 IDLE_S = 60.0
 """A lease that nobody used for so long is ended."""
 EXCESS = 2
@@ -99,11 +101,16 @@ class Lender:
 
     async def run(self) -> None:
         """Tend the purses until cancelled."""
-        aged_at_s = time.monotonic()
+        aged_at_s = reaped_at_s = time.monotonic()
         while True:
+            now_s = time.monotonic()
             with contextlib.suppress(*DATABASE_AWAY):
                 await self._be_eager()
                 await self._answer_recalls()
+                if now_s - reaped_at_s > REAP_EVERY_S:
+                    reaped_at_s = now_s
+                    async with self._pool.acquire() as connection:
+                        await leases.release_orphaned(cast("asyncpg.Connection", connection))
             now_s = time.monotonic()
             for purse in list(self._purses.values()):
                 purse.age(now_s - aged_at_s)
