@@ -7,8 +7,10 @@ BillingError
 ├── LedgerRefused     not a transaction: its entries are wrong, nothing was booked
 │   ├── ReferenceReused   another transaction bears this reference: a repeat must be the same
 │   └── AmountRefused     more than there is to give back, refund or take: ask for what is left
-├── UnknownTransaction    no such ledger transaction, or none of this organisation's
-├── UnknownRequest        no such request of this organisation's
+├── UnknownTransaction no such ledger transaction, or none of this organisation's
+├── UnknownRequest    no such request of this organisation's
+├── BudgetRefused     not a budget: nothing was changed, fix what `field` names
+├── UnknownBudget     the organisation has no such budget in force
 ├── IntervalRefused   not an interval, or another is open: nothing was recorded
 ├── LeaseRefused      credit may not be lent to this process: it counts as gone
 ├── JournalError      the record is NOT in the journal: do not release the response's end
@@ -46,6 +48,18 @@ class LedgerRefused(BillingError):
 
 class ReferenceReused(LedgerRefused):
     """The reference is taken by a transaction with other contents; nothing was booked."""
+
+
+class BudgetRefused(BillingError):
+    """What is asked for is no budget; `field` is what to change."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnknownBudget(BillingError):
+    """The organisation has no budget of this number in force."""
 
 
 class IntervalRefused(BillingError):
