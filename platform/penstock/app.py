@@ -162,10 +162,11 @@ class Gateway:
         while True:
             self._changed.clear()
             try:
-                await self.directory.refresh(self._pool)
                 await self.wallets.refresh(self._pool)
                 await self.keyring.refresh()
                 await self.prices.load(self._pool)
+                # Last: with an engine known, this process says that it is ready.
+                await self.directory.refresh(self._pool)
                 self._note_database(away=False)
             except DATABASE_AWAY as error:
                 self._note_database(away=True, reason=str(error))
