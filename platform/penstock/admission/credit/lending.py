@@ -127,6 +127,9 @@ class Lender:
                     if purse.errand is not None:
                         await asyncio.wait({purse.errand})
                     await self._end(purse)
+        for purse in self._purses.values():
+            if purse.errand is not None:
+                purse.errand.cancel()
 
     def _ask(self, purse: Purse) -> bool:
         """Begin to ask for more, unless the last answer still holds."""
