@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -41,9 +42,17 @@ class Check(enum.StrEnum):
 
 
 WINDOWED = frozenset(
-    {Check.ROLL_UPS_ARE_SUMS, Check.HOURS_ARE_SUMS, Check.DAYS_ARE_SUMS, Check.COSTS_ARE_REPRODUCED}
+    {
+        Check.ROLL_UPS_ARE_SUMS,
+        Check.HOURS_ARE_SUMS,
+        Check.DAYS_ARE_SUMS,
+        Check.BOOKINGS_ARE_EVENTS,
+        Check.COSTS_ARE_REPRODUCED,
+    }
 )
 """Checks that can look at a part of time; the others only hold over everything."""
+SAID = frozenset({"what", "found", "expected"})
+"""The columns that every check has."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -53,6 +62,8 @@ class Difference(msgspec.Struct, frozen=True):
     what: str
     found: str
     expected: str
+    keys: dict[str, Any] = {}
+    """What names it, column by column, where there is more to say than `what`."""
 
 
 async def check(
@@ -69,7 +80,13 @@ async def check(
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         return [
-            Difference(each, row["what"], str(row["found"]), str(row["expected"]))
+            Difference(
+                each,
+                row["what"],
+                str(row["found"]),
+                str(row["expected"]),
+                {name: value for name, value in row.items() if name not in SAID},
+            )
             for each in Check
             if each in checks
             for row in await connection.fetch(SQL[each.value], *((since, until) if each in WINDOWED else ()))

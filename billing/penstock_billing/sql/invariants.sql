@@ -44,7 +44,8 @@ with event as (
 select
   'roll-up of organisation ' || organisation_id || ', ' || minute || ', ' || model || ', key ' || key_id as what,
   roll_up.sums as found,
-  event.sums as expected
+  event.sums as expected,
+  organisation_id, minute, project_id, key_id, model, price_version, outcome, endpoint
 from event
 full join roll_up using (organisation_id, minute, project_id, key_id, model, price_version, outcome, endpoint)
 where event.sums is distinct from roll_up.sums
@@ -136,17 +137,23 @@ with used as (
 select
   'revenue of organisation ' || organisation_id as what,
   coalesce(earned, 0) as found,
-  coalesce(cost, 0) as expected
+  coalesce(cost, 0) as expected,
+  organisation_id
 from used full join revenue using (organisation_id)
 where coalesce(earned, 0) <> coalesce(cost, 0)
 
 -- name: wrong_bookings
 -- A ledger transaction for usage books the events that name it, organisation by organisation. Those that
--- reach into a day whose events are in a file only cannot be told apart any more.
+-- reach into a day whose events are in a file only cannot be told apart any more. In a window, those of its
+-- transactions whose whole batch is in it are compared.
 with event as (
   select ledger_transaction_id, organisation_id, sum(cost_nano_usd) as cost
   from billing.usage_event
+  left join billing.ledger_transaction on ledger_transaction.id = ledger_transaction_id
   where cost_nano_usd <> 0
+    and ended_at >= coalesce($1::timestamptz, '-infinity') and ended_at < coalesce($2::timestamptz, 'infinity')
+    and (ledger_transaction.id is null
+         or (period_start >= coalesce($1, '-infinity') and period_end < coalesce($2, 'infinity')))
   group by 1, 2
 ), booked as (
   select transaction_id as ledger_transaction_id, organisation_id, -sum(amount_nano_usd) as earned
@@ -154,12 +161,14 @@ with event as (
   join billing.account on account.id = entry.account_id
   join billing.ledger_transaction on ledger_transaction.id = entry.transaction_id
   where account.kind = 'revenue' and ledger_transaction.kind = 'usage'
+    and period_start >= coalesce($1, '-infinity') and period_end < coalesce($2, 'infinity')
   group by 1, 2
 )
 select
   'transaction ' || coalesce(ledger_transaction_id::text, 'none') || ', organisation ' || organisation_id as what,
   earned as found,
-  cost as expected
+  cost as expected,
+  ledger_transaction_id, organisation_id
 from event
 full join booked using (ledger_transaction_id, organisation_id)
 left join billing.ledger_transaction on ledger_transaction.id = ledger_transaction_id
@@ -198,7 +207,8 @@ where minute_charge.cost_nano_usd <> minutes * nano_usd_per_minute
 select
   'request ' || request_id || ' of organisation ' || organisation_id as what,
   cost_nano_usd as found,
-  rerated as expected
+  rerated as expected,
+  request_id
 from billing.usage_event
 left join billing.price_version on price_version.id = usage_event.price_version
 cross join lateral (select billing.cost_nano_usd(

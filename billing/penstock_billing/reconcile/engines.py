@@ -1,0 +1,168 @@
+"""What engines counted against what was recorded, request by request.
+
+An engine keeps a receipt of everything it worked on, of aborted requests too (ops/decisions/0004). Each
+receipt is a record's tokens, or work that is charged to nobody by our own rules, or a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import asyncpg
+import msgspec
+
+from penstock_base import queries
+from penstock_billing.reconcile.journals import KilledBoot
+from penstock_billing.reconcile.report import Compared, Difference, Unbilled, difference
+from penstock_billing.record import Outcome
+
+SQL = queries.load("penstock_billing", "reconcile.sql")
+
+DYING_MS = 10_000
+"""What an engine did in its last seconds may have no receipt, when it was killed."""
+NOTICING_MS = 10_000
+"""An engine notices this much later, at most, that a gateway is gone."""
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What one engine counted for one request."""
+
+    request_id: str
+    """The X-Request-Id it came with."""
+    ended_ms: int
+    """Unix milliseconds, by the engine's clock."""
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    exchanges: int
+    """Times it was sent: more than one when a gateway tried again."""
+    aborted: bool
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Sums over an engine's life, every choice's prompt counted, as the engine itself counts."""
+
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+
+
+class EngineBoot(msgspec.Struct, frozen=True, kw_only=True):
+    """One life of one engine, with its receipts from a moment on."""
+
+    replica: str
+    boot: str
+    since_ms: int
+    """Unix milliseconds from which on its receipts are there."""
+    last_ms: int
+    """When the last of them was written, or it was last seen."""
+    ended: bool
+    """Whether it ended by itself, and so wrote all its receipts."""
+    works: Iterable[Work]
+    """Receipts from the window's beginning on."""
+    counted: Totals | None = None
+    """What its own metrics said at a moment without a request in hand."""
+    noted: Totals | None = None
+    """The sums of its receipts at that moment."""
+
+
+async def stage(connection: asyncpg.Connection, boots: Sequence[EngineBoot]) -> None:
+    """Bring the receipts to where they can be joined."""
+    await connection.execute(SQL["stage_work"])
+    for boot in boots:
+        rows = [
+            (boot.replica, boot.boot, *msgspec.structs.astuple(work))
+            for work in boot.works
+            if work.request_id
+        ]
+        if rows:
+            await connection.copy_records_to_table("reconcile_work", records=rows)
+
+
+async def compare(
+    connection: asyncpg.Connection,
+    boots: Sequence[EngineBoot],
+    killed: Sequence[KilledBoot],
+    since: datetime,
+    until: datetime,
+) -> tuple[list[Difference], list[Unbilled]]:
+    """Compare receipts and records that ended in [since, until); both must be staged."""
+    differences = [found for boot in boots for found in _counters(boot)]
+    unbilled: list[Unbilled] = []
+    for row in await connection.fetch(SQL["work_against_records"], since, until):
+        found = _judge(row, killed)
+        if isinstance(found, Difference):
+            differences.append(found)
+        else:
+            unbilled.append(found)
+    replicas = sorted({boot.replica for boot in boots})
+    for row in await connection.fetch(SQL["records_without_work"], since, until, replicas):
+        if _covered(row, boots):
+            tokens = _tokens(row["input_tokens"], row["cached_tokens"], row["output_tokens"])
+            what = f"request {row['request_id']} at engine {row['replica']}"
+            differences.append(
+                difference(
+                    Compared.RECORDS_HAVE_WORK, what, tokens, "a receipt of the engine", [row["request_id"]]
+                )
+            )
+    return differences, unbilled
+
+
+def _tokens(input_tokens: int, cached_tokens: int, output_tokens: int) -> str:
+    return f"{input_tokens} input ({cached_tokens} cached), {output_tokens} output"
+
+
+def _counters(boot: EngineBoot) -> list[Difference]:
+    if boot.counted is None or boot.noted is None or boot.counted == boot.noted:
+        return []
+    found, expected = (_tokens(*msgspec.structs.astuple(one)) for one in (boot.counted, boot.noted))
+    what = f"totals of engine {boot.replica}, start {boot.boot}"
+    return [difference(Compared.COUNTERS_ARE_RECEIPTS, what, found, expected)]
+
+
+def _judge(row: asyncpg.Record, killed: Sequence[KilledBoot]) -> Difference | Unbilled:
+    """Say what it means that an engine's count is not what is charged."""
+    request_id, replica = row["request_id"], row["replica"]
+    counted = (row["counted_input"], row["counted_cached"], row["counted_output"])
+    what = f"request {request_id} at engine {replica}"
+
+    def free(reason: str, input_tokens: int, output_tokens: int) -> Unbilled:
+        return Unbilled(
+            request_id=request_id,
+            replica=replica,
+            reason=reason,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+        )
+
+    if row["outcome"] is None:
+        ended_ms = int(row["counted_at"].timestamp() * 1000)
+        if any(boot.started_ms <= ended_ms and boot.last_ms <= ended_ms + NOTICING_MS for boot in killed):
+            return free("its gateway was killed before it could record it", counted[0], counted[2])
+        return difference(
+            Compared.WORK_IS_RECORDED, what, "no record", f"{_tokens(*counted)} counted", [request_id]
+        )
+    outcome = Outcome(row["outcome"])
+    if not outcome.billable:
+        return free(f"{outcome.value}: our own failure is free", counted[0], counted[2])
+    recorded = (row["input_tokens"], row["cached_tokens"], row["output_tokens"])
+    less = counted[0] >= recorded[0] and counted[2] >= recorded[2]
+    rest = (counted[0] - recorded[0], counted[2] - recorded[2])
+    if less and outcome is Outcome.RECOVERED:
+        return free("its gateway was killed: charged up to its last note", *rest)
+    if less and row["exchanges"] > 1:
+        return free("it was tried again: the tries that failed are free", *rest)
+    return difference(
+        Compared.RECORDS_ARE_COUNTS, what, _tokens(*recorded), f"{_tokens(*counted)} counted", [request_id]
+    )
+
+
+def _covered(row: asyncpg.Record, boots: Sequence[EngineBoot]) -> bool:
+    """Whether the engine that worked on it must have a receipt of it."""
+    began_ms, ended_ms = (int(row[name].timestamp() * 1000) for name in ("began_at", "ended_at"))
+    lives = [boot for boot in boots if boot.replica == row["replica"] and boot.since_ms <= began_ms]
+    if not lives:
+        return False
+    last = max(lives, key=lambda boot: boot.since_ms)
+    return last.ended or ended_ms < last.last_ms - DYING_MS

@@ -1,0 +1,128 @@
+"""One reconciliation, from the files on this host and one snapshot of the database to a report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import msgspec
+
+from penstock_base import queries
+from penstock_billing.reconcile import books, engines, journals
+from penstock_billing.reconcile.engines import EngineBoot
+from penstock_billing.reconcile.report import UNBILLED_MAX, Examined, InFlight, Report
+
+SQL = queries.load("penstock_billing", "reconcile.sql")
+
+SETTLED_AFTER = timedelta(minutes=10)
+"""What ended this long ago is recorded by now: a client that reads slowly keeps its request open after the
+engine is done with it."""
+ABOUT = timedelta(hours=1)
+"""Receipts and records this much before the window are read too: each is looked for among the others."""
+BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def settled(now: datetime | None = None) -> datetime:
+    """Say until when what happened can be compared whole."""
+    return (now or datetime.now(UTC)) - SETTLED_AFTER
+
+
+def read_from(since: datetime | None) -> datetime:
+    """Say from when on journals and receipts are to be read for a window."""
+    return BEGINNING if since is None else since - ABOUT
+
+
+async def run(
+    connection: asyncpg.Connection,
+    *,
+    since: datetime | None,
+    until: datetime,
+    journal_folder: Path | None = None,
+    boots: Sequence[EngineBoot] = (),
+) -> Report:
+    """Compare everything that happened in [since, until), and keep the report in billing.reconcile_run.
+
+    Without `since` everything there is. The caller answers for `until`: what ended before it must have been
+    recorded (`settled` says so). `journal_folder` and `boots` are this host's; what is not given is not
+    compared, and noted. Raises what asyncpg raises; then nothing is kept.
+    """
+    began_at, began_s = datetime.now(UTC), time.monotonic()
+    first = since or BEGINNING
+    report = Report(since=since, until=until, began_at=began_at, examined=Examined(), in_flight=InFlight())
+    cursors = {row["journal"]: row["shipped_bytes"] for row in await connection.fetch(SQL["cursors"])}
+    reading = journals.Reading()
+    if journal_folder is None:
+        report.notes.append("no journals were compared: none are on this host")
+    else:
+        reading = await asyncio.to_thread(journals.read, journal_folder, cursors, read_from(since))
+    if not boots:
+        report.notes.append("no engine's count was compared: no receipts are on this host")
+    async with connection.transaction(isolation="repeatable_read"):
+        await journals.stage(connection, reading)
+        await engines.stage(connection, boots)
+        await connection.execute(SQL["analyse"])
+        await _compare(connection, report, reading, boots, first)
+        report.in_flight.journal_records = reading.in_flight
+        report.took_ms = int((time.monotonic() - began_s) * 1000)
+        await _keep(connection, report)
+    return report
+
+
+async def _compare(
+    connection: asyncpg.Connection,
+    report: Report,
+    reading: journals.Reading,
+    boots: Sequence[EngineBoot],
+    first: datetime,
+) -> None:
+    until = report.until
+    counted, unbilled = await engines.compare(connection, boots, reading.killed, first, until)
+    charged, intervals = await books.compare_minutes(connection, first, until)
+    report.differences = [
+        *counted,
+        *await journals.compare(connection, reading, first, until),
+        *await books.compare(connection, report.since, until),
+        *charged,
+    ]
+    report.unbilled = unbilled[:UNBILLED_MAX]
+    report.unbilled_requests = len(unbilled)
+    report.unbilled_tokens = sum(one.input_tokens + one.output_tokens for one in unbilled)
+    report.in_flight.engine_requests = await connection.fetchval(SQL["in_flight_work"], until)
+    report.examined = Examined(
+        events=await connection.fetchval(SQL["events_examined"], first, until),
+        journal_records=await connection.fetchval(SQL["records_examined"], first, until),
+        engine_requests=await connection.fetchval(SQL["work_examined"], first, until),
+        engine_boots=len(boots),
+        charged_intervals=intervals,
+    )
+
+
+async def _keep(connection: asyncpg.Connection, report: Report) -> None:
+    await connection.execute(
+        SQL["add_run"],
+        report.since,
+        report.until,
+        report.began_at,
+        report.took_ms,
+        len(report.differences),
+        report.unbilled_requests,
+        msgspec.json.encode(report).decode(),
+    )
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What is remembered of a run before."""
+
+    began_at: datetime
+    until: datetime
+    differences: int
+
+
+async def last(connection: asyncpg.Connection, *, whole: bool = False) -> Kept | None:
+    """Tell of the last run, or of the last one over everything; None when there was none."""
+    row = await connection.fetchrow(SQL["last_run"], whole)
+    return None if row is None else Kept(row["began_at"], row["until"], row["differences"])
