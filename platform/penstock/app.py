@@ -16,6 +16,7 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 
 from penstock.access.keyring import Keyring, Principal
+from penstock.admission.budgets import Budgets
 from penstock.admission.credit.lending import Lender
 from penstock.admission.credit.wallets import Wallets
 from penstock.admission.funds import Funds
@@ -70,6 +71,7 @@ class Gateway:
         self.once = Once(self.claims, self.keyring, settings.body_bytes_max)
         self.wallets = Wallets()
         self.lender = Lender(pool, self.journal.boot_id, self.wallets)
+        self.budgets = Budgets(self.journal)
         patience = Patience(settings.first_byte_timeout_s, settings.stall_timeout_s)
         self.inference = Inference(
             keyring=self.keyring,
@@ -79,7 +81,7 @@ class Gateway:
             journal=self.journal,
             conductor=Conductor(self.directory, Meter(self.journal), patience),
             once=self.once,
-            funds=Funds(self.wallets, self.lender),
+            funds=Funds(self.wallets, self.lender, self.budgets),
             body_bytes_max=settings.body_bytes_max,
         )
 
@@ -163,6 +165,7 @@ class Gateway:
             self._changed.clear()
             try:
                 await self.wallets.refresh(self._pool)
+                await self.budgets.refresh(self._pool)
                 await self.keyring.refresh()
                 await self.prices.load(self._pool)
                 # Last: with an engine known, this process says that it is ready.

@@ -28,6 +28,8 @@ class Change(StrEnum):
     """An engine changed its state."""
     PRICES = "prices"
     """A price version was added."""
+    BUDGETS = "budgets"
+    """A budget was set or removed."""
 
 
 class Changes:

@@ -3,6 +3,9 @@
     spent = what Postgres knows + what this gateway recorded and Postgres does not know yet
     a request is let in while: spent + held for requests that run here + the most it may cost <= limit
 
+Every request holds the most it may cost, a nano-dollar at least. One that would fit if nothing else ran is
+told to try again, not that the budget is used up.
+
 What Postgres knows is read every second together with how far this gateway's own journal is shipped, in one
 snapshot, so none of its requests is counted twice or not at all. One gateway alone never exceeds a hard
 budget. Several exceed it by no more than what the others began, and spent, since what this one last read:
@@ -12,7 +15,9 @@ itself, so N gateways together spend at most N times what was left of the budget
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import cast
 
@@ -31,22 +36,39 @@ class BudgetExceeded(Exception):
     """A hard budget has no room for the request; nothing was executed and nothing is billed."""
 
     def __init__(self, limit: Limit, worst_nano_usd: int, resets_at: datetime | None) -> None:
-        whose = f"{OF[limit.level]} {WHEN[limit.budget.period]} budget"
-        text = (
-            f"{whose} of {usd(limit.budget.plan.limit_nano_usd)} US dollars does not allow this request: "
-            f"{usd(limit.spent)} are spent"
+        super().__init__(
+            f"{_spent(limit)}, and this request may cost up to {usd(worst_nano_usd)}; "
+            "ask for a shorter answer (max_tokens), or have the budget raised"
+            + (f". It begins anew on {resets_at:%Y-%m-%d} (UTC)" if resets_at else "")
         )
-        if limit.held > 0:
-            text += f", {usd(limit.held)} more are held by requests that are running"
-        if worst_nano_usd > 0:
-            text += f", and it may cost up to {usd(worst_nano_usd)}"
-        text += "; ask for a shorter answer (max_tokens), or have the budget raised"
-        text += f". It begins anew on {resets_at:%Y-%m-%d} (UTC)" if resets_at else ""
-        super().__init__(text)
+        self.scope = SCOPES[limit.level]
         self.budget = limit.budget
+        self.spent_nano_usd = limit.spent
+        self.needed_nano_usd = worst_nano_usd
         self.resets_at = resets_at
 
 
+class BudgetHeld(Exception):
+    """The room in a hard budget is held for requests that run: soon it is known what they really cost."""
+
+    retry_after_s = 1
+
+    def __init__(self, limit: Limit, worst_nano_usd: int) -> None:
+        super().__init__(
+            f"{_spent(limit)}, {usd(limit.held)} more are held for requests that are running, and this "
+            f"request may cost up to {usd(worst_nano_usd)}; nothing was billed, try again shortly"
+        )
+
+
+def _spent(limit: Limit) -> str:
+    plan = limit.budget.plan
+    return (
+        f"of {OF[limit.level]} {WHEN[limit.budget.period]} budget of {usd(plan.limit_nano_usd)} US dollars, "
+        f"{usd(limit.spent)} are spent"
+    )
+
+
+SCOPES = ("organisation", "project", "key")
 OF = ("the organisation's", "the project's", "this key's")
 WHEN = {Period.MONTH: "monthly", Period.TOTAL: "total"}
 
@@ -64,10 +86,11 @@ class Limit:
         self.spent = budget.spent_nano_usd
         self.held = 0
 
-    def has_room(self, worst_nano_usd: int) -> bool:
-        """Whether a request that may cost so much fits; every request needs a nano-dollar to be left."""
+    @property
+    def left(self) -> float:
+        """What may still be spent; without end in a soft budget."""
         plan = self.budget.plan
-        return not plan.enforced or self.spent + self.held + max(1, worst_nano_usd) <= plan.limit_nano_usd
+        return plan.limit_nano_usd - self.spent if plan.enforced else math.inf
 
 
 class Reservation:
@@ -125,25 +148,31 @@ class Budgets:
         """Those with a budget: nobody else's requests are looked at twice."""
         self._unshipped: deque[Unshipped] = deque()
         self._open: set[Reservation] = set()
+        self.loaded = False
         self._month = budgets.month_of(datetime.now(UTC))
         self._month_ends_s = budgets.month_after(datetime.now(UTC)).timestamp()
 
     def reserve(
-        self, principal: Principal, worst_nano_usd: int, now_s: float | None = None
+        self, principal: Principal, worst: Callable[[], int], now_s: float | None = None
     ) -> Reservation | None:
         """Set aside the most a request may cost in each of its budgets; None when it has no budget.
 
-        Raises BudgetExceeded, naming the narrowest hard budget without room; then nothing is set aside.
+        Raises BudgetExceeded, or BudgetHeld where it would fit if nothing else ran, naming the narrowest hard
+        budget without room; then nothing is set aside.
         """
         if principal.organisation_id not in self._organisations:
             return None
+        worst_nano_usd = max(1, worst())
         now = datetime.now(UTC) if now_s is None else datetime.fromtimestamp(now_s, UTC)
         if now.timestamp() >= self._month_ends_s:
             self._begin_month(now)
         limits = self._of(principal)
         for limit in reversed(limits):
-            if not limit.has_room(worst_nano_usd):
+            if limit.left < worst_nano_usd:
                 raise BudgetExceeded(limit, worst_nano_usd, limit.budget.resets_at(now))
+        for limit in reversed(limits):
+            if limit.left - limit.held < worst_nano_usd:
+                raise BudgetHeld(limit, worst_nano_usd)
         reservation = Reservation(self, principal, limits, worst_nano_usd)
         self._open.add(reservation)
         return reservation
@@ -183,6 +212,7 @@ class Budgets:
         self._take_over(found, now)
 
     def _take_over(self, found: list[Budget], now: datetime) -> None:
+        self.loaded = True
         self._month = budgets.month_of(now)
         self._month_ends_s = budgets.month_after(now).timestamp()
         self._limits = {}

@@ -14,11 +14,10 @@ What is held of a prepaid wallet:
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import msgspec
 
 from penstock.access.keyring import Principal
+from penstock.admission.budgets import Budgets, Reservation
 from penstock.admission.credit.charge import PICO_PER_NANO, STEP_TOKENS, Charge, nano_up
 from penstock.admission.credit.errors import CreditUnavailable, DebtLimit
 from penstock.admission.credit.lending import Lender
@@ -64,17 +63,10 @@ class Ask(msgspec.Struct, gc=False):
         return min(self.output_tokens_max, (nano_usd * PICO_PER_NANO - self._input_pico_usd()) // per_token)
 
 
-class BudgetCheck(Protocol):
-    """Limits on what a key, a project or an organisation may spend."""
-
-    def check(self, principal: Principal, worst_nano_usd: int) -> None:
-        """Raise when a request that may cost so much would go beyond one."""
-
-
 class Funds:
     """Finds who pays for a request and holds what it may cost."""
 
-    def __init__(self, wallets: Wallets, lender: Lender, budgets: BudgetCheck | None = None) -> None:
+    def __init__(self, wallets: Wallets, lender: Lender, budgets: Budgets) -> None:
         self._wallets = wallets
         self._lender = lender
         self._budgets = budgets
@@ -82,12 +74,42 @@ class Funds:
     def admit_now(self, ask: Ask) -> Charge | None:
         """Let a request in by what is in memory; None when that is not enough to tell.
 
-        Raises DebtLimit, CreditUnavailable while the wallets were never read, or what the budgets raise.
+        Raises DebtLimit, CreditUnavailable while wallets and budgets were never read, or what budgets raise.
         """
-        if self._budgets is not None:
-            self._budgets.check(ask.principal, ask.worst_nano_usd())
-        if not self._wallets.loaded:
+        reservation = self._reserve(ask)
+        charge = None
+        try:
+            charge = self._at_hand(ask)
+        finally:
+            if charge is not None:
+                charge.reservation = reservation
+            elif reservation is not None:
+                reservation.close()
+        return charge
+
+    async def admit(self, ask: Ask) -> Charge:
+        """Let a request in, waiting for credit where there is too little at hand.
+
+        Raises CreditError, or what the budgets raise.
+        """
+        reservation = self._reserve(ask)
+        charge = None
+        try:
+            charge = self._at_hand(ask) or await self._lent(ask)
+        finally:
+            if charge is not None:
+                charge.reservation = reservation
+            elif reservation is not None:
+                reservation.close()
+        return charge
+
+    def _reserve(self, ask: Ask) -> Reservation | None:
+        """Set the worst case aside in the budgets, where there are any."""
+        if not self._wallets.loaded or not self._budgets.loaded:
             raise CreditUnavailable
+        return self._budgets.reserve(ask.principal, ask.worst_nano_usd)
+
+    def _at_hand(self, ask: Ask) -> Charge | None:
         payer = self._wallets.of(ask.principal)
         if payer.funding is Funding.POSTPAID:
             tab = payer.tab
@@ -101,14 +123,7 @@ class Funds:
         want, _ = _amounts(ask, elastic=elastic)
         return _charge(ask, payer, purse, want, elastic=elastic) if purse.hold(want) else None
 
-    async def admit(self, ask: Ask) -> Charge:
-        """Let a request in, waiting for credit where there is too little at hand.
-
-        Raises CreditError, or what the budgets raise.
-        """
-        charge = self.admit_now(ask)
-        if charge is not None:
-            return charge
+    async def _lent(self, ask: Ask) -> Charge:
         payer = self._wallets.of(ask.principal)
         purse = self._lender.purse(payer.wallet)
         elastic = ask.streamed and not payer.strict

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.access.keyring import InvalidKey, KeysUnavailable
+from penstock.admission.budgets import BudgetExceeded, BudgetHeld
 from penstock.admission.credit.errors import CreditUnavailable, DebtLimit, InsufficientCredit, usd
 from penstock.admission.idempotency import errors as idempotency
 from penstock.admission.limits import LimitExceeded, WrongTask
@@ -75,6 +76,21 @@ def first_request(error: Any) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"x-original-request-id", error.request_id.encode()), (b"x-should-retry", b"false"))
 
 
+def budget_exceeded(error: BudgetExceeded) -> Problem:
+    """Name the budget, its limit, what is spent, and when it begins anew."""
+    more = [
+        ("budget", str(error.budget.id)),
+        ("scope", error.scope),
+        ("period", error.budget.period.value),
+        ("limit_usd", usd(error.budget.plan.limit_nano_usd)),
+        ("spent_usd", usd(error.spent_nano_usd)),
+        ("needed_usd", usd(error.needed_nano_usd)),
+    ]
+    if error.resets_at is not None:
+        more.append(("resets_at", error.resets_at.isoformat()))
+    return Problem(402, "budget_exceeded", str(error), more=tuple(more))
+
+
 TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     InvalidKey: lambda e: Problem(401, "invalid_api_key", str(e), headers=UNAUTHORIZED),
     KeysUnavailable: lambda e: Problem(503, "key_check_unavailable", str(e), headers=retry_after(1)),
@@ -103,6 +119,8 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
         str(e),
         more=(("owed_usd", usd(e.owed_nano_usd)), ("limit_usd", usd(e.owed_max_nano_usd))),
     ),
+    BudgetExceeded: budget_exceeded,
+    BudgetHeld: lambda e: Problem(429, "budget_held", str(e), headers=retry_after(e.retry_after_s)),
     CreditUnavailable: lambda e: Problem(
         503, "credit_unavailable", str(e), headers=retry_after(e.retry_after_s)
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from penstock.admission.budgets import Reservation
 from penstock.admission.credit.purse import Purse
 from penstock.admission.credit.wallets import Payer
 from penstock.observe import metrics
@@ -33,6 +34,7 @@ class Charge:
         "held_nano_usd",
         "output_tokens_max",
         "payer",
+        "reservation",
         "shortened",
         "wallet_project_id",
     )
@@ -54,6 +56,8 @@ class Charge:
         self.funding = payer.funding
         self.wallet_project_id = payer.wallet.project_id
         self.held_nano_usd = held_nano_usd
+        self.reservation: Reservation | None = None
+        """What is set aside for it in budgets."""
         self.output_tokens_max = output_tokens_max
         """Tokens that each choice may have: what was asked for, or what the credit pays for."""
         self.shortened = shortened
@@ -108,6 +112,9 @@ class Charge:
 
     def settle(self, cost_nano_usd: int) -> None:
         """The request's record is in the journal: it cost so much, whatever was held for it."""
+        if self.reservation is not None:
+            self.reservation.settle(cost_nano_usd, time.time_ns() // 1_000_000)
+            self.reservation = None
         if self._purse is not None:
             if cost_nano_usd > self.held_nano_usd:
                 metrics.CREDIT_OVERRUN.inc(cost_nano_usd - self.held_nano_usd)
@@ -118,6 +125,9 @@ class Charge:
 
     def close(self) -> None:
         """Let go of what is held, where nothing was settled; safe to repeat."""
+        if self.reservation is not None:
+            self.reservation.close()
+            self.reservation = None
         if self._purse is not None:
             self._purse.held -= self.held_nano_usd
             self._leave()
