@@ -12,10 +12,10 @@ from asyncpg.pgproto import pgproto
 
 from penstock_base import queries
 from penstock_billing import frames, record
+from penstock_billing.boots import QUARANTINE_SUFFIX, locked
 from penstock_billing.errors import JournalUnreadable, UsageRefused
 from penstock_billing.journal import SUFFIX
 from penstock_billing.reconcile.report import Compared, Difference, difference
-from penstock_billing.shipper import QUARANTINE_SUFFIX, locked
 
 SQL = queries.load("penstock_billing", "reconcile.sql")
 
