@@ -77,7 +77,7 @@ class Progress:
 
     def begin(self, event_id: bytes) -> None:
         """Say that a stream runs; only between this and `end` are its notes kept."""
-        self._slots[event_id] = None
+        self._slots.setdefault(event_id)
 
     def note(self, usage: UsageRecord) -> None:
         """Write what a stream has used so far, in place of what was noted of it before.

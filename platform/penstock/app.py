@@ -35,6 +35,7 @@ from penstock.settings import Settings
 from penstock_base import database
 from penstock_billing.journal import Journal
 from penstock_billing.prices import PriceBook
+from penstock_billing.progress import Progress
 from penstock_billing.shipper import DATABASE_AWAY, Shipper
 from penstock_catalog.shelf import BUILTIN, Shelf
 
@@ -66,6 +67,7 @@ class Gateway:
         self.prices = PriceBook()
         self.directory = Directory()
         self.journal = Journal(settings.journal_folder)
+        self.progress = Progress(settings.journal_folder, self.journal.boot_id)
         self.shipper = Shipper(settings.database_url, settings.journal_folder, self.journal)
         self.claims = Claims(pool, settings.pepper, self.journal.boot_id)
         self.once = Once(self.claims, self.keyring, settings.body_bytes_max)
@@ -79,7 +81,7 @@ class Gateway:
             prices=self.prices,
             directory=self.directory,
             journal=self.journal,
-            conductor=Conductor(self.directory, Meter(self.journal), patience),
+            conductor=Conductor(self.directory, Meter(self.journal, self.progress), patience),
             once=self.once,
             funds=Funds(self.wallets, self.lender, self.budgets),
             body_bytes_max=settings.body_bytes_max,
@@ -138,6 +140,7 @@ class Gateway:
             try:
                 self.journal.close()
             finally:
+                self.progress.close()
                 await self.shipper.drain(DRAIN_SHIPPING_S)
                 await self.lender.drain(DRAIN_CREDIT_S)
                 await self.shipper.close()

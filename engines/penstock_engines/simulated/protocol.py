@@ -207,7 +207,9 @@ class Connection(asyncio.Protocol):
             kind = b"text/plain" if path == b"/metrics" else b"application/json"
             self._send(self._head.whole(b"200 OK", answer() or b"", kind))
         elif method == b"GET" and path.startswith(RECEIPTS):
-            deadline_s = asyncio.get_running_loop().time() + RECEIPT_WAIT_S
+            asked_ms = self._url.rpartition(b"wait_ms=")[2]
+            wait_s = int(asked_ms) / 1000 if asked_ms.isdigit() else RECEIPT_WAIT_S
+            deadline_s = asyncio.get_running_loop().time() + wait_s
             self._receipt(path.removeprefix(RECEIPTS).decode(), deadline_s)
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "Not Found", "Not Found", None)

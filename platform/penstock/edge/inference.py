@@ -138,7 +138,7 @@ class Inference:
             await self._conductor.run(call, receive, send, _headers(call))
         else:
             async with found as execution:
-                call = await self._call(*asked, execution.settled)
+                call = await self._call(*asked, execution.settled, noted=not execution.promised)
                 await self._conductor.run(call, execution.receive, execution.send, _headers(call))
 
     async def _call(
@@ -150,6 +150,8 @@ class Inference:
         event_id: bytes,
         started_ns: int,
         on_settled: Callable[[UsageRecord], None] | None = None,
+        *,
+        noted: bool = True,
     ) -> Call:
         """Turn a body into a call that is paid for, or raise what is wrong with it."""
         asked = openai.understand(surface, body)
@@ -200,6 +202,7 @@ class Inference:
             started_ns=started_ns,
             charge=charge,
             on_settled=on_settled,
+            noted=noted,
         )
 
     def _card(self, model: str) -> ModelCard:

@@ -62,6 +62,11 @@ class Execution:
                 self._claims.end_later(end)
         return False
 
+    @property
+    def promised(self) -> bool:
+        """Whether a retry is to get an answer, whatever happens to this execution."""
+        return self._claim.promised
+
     def settled(self, record: UsageRecord) -> None:
         """Note what it was charged."""
         self._record = record

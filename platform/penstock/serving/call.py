@@ -68,3 +68,6 @@ class Call:
     """Who pays, and what is held for it; whoever runs the call closes it."""
     on_settled: Callable[[UsageRecord], None] | None = None
     """Told of the record as soon as it is in the journal, before the last byte leaves."""
+    noted: bool = True
+    """Whether a stream is charged as far as it came when its gateway is killed. Not where it bears an
+    Idempotency-Key: then it costs nothing, and the retry, which the key promises an answer, is executed."""

@@ -21,6 +21,7 @@ from penstock.routing.directory import Directory, Target
 from penstock.serving import last_events, receipts
 from penstock.serving.call import Call, Surface
 from penstock.serving.meter import Meter, Settlement
+from penstock.serving.notes import Notes
 from penstock.serving.relay import Checkpoint, Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
 from penstock.serving.usage import NOTHING, EngineUsage
 from penstock_base import money
@@ -159,7 +160,7 @@ class Conductor:
     ) -> bool:
         """Run the call on one connection; False when no byte of an answer came."""
         relay = (
-            StreamRelay(connection, self._patience, call, send, headers, _checkpoint(call))
+            StreamRelay(connection, self._patience, call, send, headers, self._checkpoint(call, target))
             if call.streamed
             else WholeRelay(connection, self._patience)
         )
@@ -184,6 +185,20 @@ class Conductor:
         else:
             await _end_whole(attempt, outcome, usage, send, headers)
         return True
+
+    def _checkpoint(self, call: Call, target: Target) -> Checkpoint | None:
+        """What is done now and then while a stream runs: it is noted, and asked whether it may go on."""
+        charge = call.charge
+        notes = Notes(self._meter, call, target) if call.noted else None
+        if notes is None and not charge.elastic:
+            return None
+
+        def checkpoint(usage: EngineUsage) -> bool:
+            if notes is not None:
+                notes(usage)
+            return charge.go_on(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens)
+
+        return checkpoint
 
 
 class Attempt:
@@ -264,18 +279,6 @@ async def _end_whole(
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": 200, "headers": [*headers, length, cost]})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _checkpoint(call: Call) -> Checkpoint | None:
-    """What to ask now and then while a stream runs."""
-    charge = call.charge
-    if not charge.elastic:
-        return None
-
-    def checkpoint(usage: EngineUsage) -> bool:
-        return charge.go_on(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens)
-
-    return checkpoint
 
 
 def _usage(relay: Relay) -> EngineUsage | None:

@@ -9,6 +9,7 @@ from penstock.serving.call import Call
 from penstock.serving.usage import EngineUsage
 from penstock_billing import rating
 from penstock_billing.journal import Journal
+from penstock_billing.progress import Progress
 from penstock_billing.record import Outcome, UsageRecord
 
 
@@ -38,8 +39,20 @@ class Settlement:
 class Meter:
     """Writes what requests used; a record that cannot be written is the request's error, not a log line."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, progress: Progress | None = None) -> None:
+        """Without `progress`, what streams have used when this process is killed is charged to nobody."""
         self._journal = journal
+        self._progress = progress
+
+    def begin(self, call: Call) -> None:
+        """Say that a stream runs: from here on until it is settled it can be noted."""
+        if self._progress is not None:
+            self._progress.begin(call.event_id)
+
+    def note(self, call: Call, so_far: Settlement) -> None:
+        """Note what a stream has used: its charge if this process is killed. Does nothing after `settle`."""
+        if self._progress is not None:
+            self._progress.note(_record(call, so_far, time.perf_counter_ns()))
 
     def settle(self, call: Call, end: Settlement) -> UsageRecord:
         """Price what was used and append it to the journal.
@@ -47,48 +60,58 @@ class Meter:
         Raises penstock_billing.errors.JournalError: nothing is charged, and the answer's end must not leave.
         """
         now_ns = time.perf_counter_ns()
-        usage = end.usage
-        record = UsageRecord(
-            event_id=call.event_id,
-            ended_ms=time.time_ns() // 1_000_000,
-            organisation_id=call.principal.organisation_id,
-            project_id=call.principal.project_id,
-            key_id=call.principal.key_id,
-            request_id=call.request_id,
-            client_request_id=call.client_request_id,
-            surface=call.surface.value,
-            model=call.card.id,
-            price_version=call.price.id,
-            input_tokens=usage.prompt_tokens,
-            cached_tokens=usage.cached_tokens,
-            output_tokens=usage.output_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            outcome=end.outcome,
-            status=end.status,
-            streamed=call.streamed,
-            queue_us=end.queue_us,
-            first_token_us=(end.first_data_ns - call.started_ns) // 1000 if end.first_data_ns else 0,
-            duration_us=(now_ns - call.started_ns) // 1000,
-            replica=end.replica,
-            cost_nano_usd=(
-                rating.cost_nano_usd(
-                    call.price,
-                    input_tokens=usage.prompt_tokens,
-                    cached_tokens=usage.cached_tokens,
-                    output_tokens=usage.output_tokens,
-                )
-                if end.outcome.billable
-                else 0
-            ),
-            funding=call.charge.funding,
-            wallet_project_id=call.charge.wallet_project_id,
-        )
-        self._journal.append(record)
+        record = _record(call, end, now_ns)
+        try:
+            self._journal.append(record)
+        finally:
+            # Afterwards: of a kill in between, both are found, and the final record is preferred.
+            if self._progress is not None:
+                self._progress.end(call.event_id)
         call.charge.settle(record.cost_nano_usd)
         if call.on_settled is not None:
             call.on_settled(record)
         _show(record, call, end, now_ns)
         return record
+
+
+def _record(call: Call, end: Settlement, now_ns: int) -> UsageRecord:
+    """The record of a call that ended, or would have ended, so."""
+    usage = end.usage
+    return UsageRecord(
+        event_id=call.event_id,
+        ended_ms=time.time_ns() // 1_000_000,
+        organisation_id=call.principal.organisation_id,
+        project_id=call.principal.project_id,
+        key_id=call.principal.key_id,
+        request_id=call.request_id,
+        client_request_id=call.client_request_id,
+        surface=call.surface.value,
+        model=call.card.id,
+        price_version=call.price.id,
+        input_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        outcome=end.outcome,
+        status=end.status,
+        streamed=call.streamed,
+        queue_us=end.queue_us,
+        first_token_us=(end.first_data_ns - call.started_ns) // 1000 if end.first_data_ns else 0,
+        duration_us=(now_ns - call.started_ns) // 1000,
+        replica=end.replica,
+        cost_nano_usd=(
+            rating.cost_nano_usd(
+                call.price,
+                input_tokens=usage.prompt_tokens,
+                cached_tokens=usage.cached_tokens,
+                output_tokens=usage.output_tokens,
+            )
+            if end.outcome.billable
+            else 0
+        ),
+        funding=call.charge.funding,
+        wallet_project_id=call.charge.wallet_project_id,
+    )
 
 
 def _show(record: UsageRecord, call: Call, end: Settlement, now_ns: int) -> None:

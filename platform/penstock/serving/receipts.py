@@ -29,12 +29,22 @@ async def fetch(address: EngineAddress, request_id: str) -> EngineUsage | None:
 
     An engine that is not one of Penstock's has no receipts; then the last count seen on the stream stands.
     """
-    question = get(b"/penstock/receipts/%b?wait_ms=%d" % (request_id.encode(), WAIT_MS))
-    try:
-        status, body = await ask(address, question, WAIT_MS / 1000 + MARGIN_S)
-        receipt = decode(body) if status == 200 else None
-    except (EngineGone, TimeoutError, msgspec.MsgspecError):
-        return None
+    receipt = await _ask(address, request_id, WAIT_MS)
     if receipt is None or not receipt.finished:
         return None
     return EngineUsage(receipt.prompt_tokens, receipt.completion_tokens, PromptDetails(receipt.cached_tokens))
+
+
+async def cached_tokens(address: EngineAddress, request_id: str) -> int | None:
+    """How much of a running request's input came from the engine's cache; None if it cannot say."""
+    receipt = await _ask(address, request_id, 0)
+    return None if receipt is None else receipt.cached_tokens
+
+
+async def _ask(address: EngineAddress, request_id: str, wait_ms: int) -> Receipt | None:
+    question = get(b"/penstock/receipts/%b?wait_ms=%d" % (request_id.encode(), wait_ms))
+    try:
+        status, body = await ask(address, question, wait_ms / 1000 + MARGIN_S)
+        return decode(body) if status == 200 else None
+    except (EngineGone, TimeoutError, msgspec.MsgspecError):
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import sys
@@ -84,17 +85,29 @@ async def second_gateway(bench: Any, database_url: str) -> AsyncIterator[tuple[h
         await process.wait()
 
 
+def adopt_nothing(bench: Any) -> None:
+    """Until `settle`, the gateway that lives does not look for dead processes' files."""
+    bench.gateway.shipper._scan_at_s = math.inf
+
+
 async def settle(bench: Any, boot_id: str) -> None:
-    """What the adopter of a dead process's journals says once it has shipped all of them."""
-    await bench.database.execute(
-        "update billing.gateway_boot set settled_at = now() where boot_id = $1", boot_id
-    )
+    """The gateway that lives adopts what the dead one left."""
+
+    async def settled() -> bool | None:
+        bench.gateway.shipper._scan_at_s = 0.0
+        await bench.gateway.shipper.ship_once()
+        query = "select true from billing.gateway_boot where boot_id = $1 and settled_at is not null"
+        found: bool | None = await bench.database.fetchval(query, boot_id)
+        return found
+
+    await bench.until(settled, 30)
 
 
 async def test_what_a_killed_gateway_had_not_charged_is_executed_by_another(
     bench: Any, chat: Body, database_url: str
 ) -> None:
     await bench.start_engine(first_token_ms=30_000)
+    adopt_nothing(bench)
     async with second_gateway(bench, database_url) as (other, process):
         lost = asyncio.create_task(other.post(CHAT, content=chat(), headers=keyed("a")))
         held = await claim(bench)
@@ -121,6 +134,7 @@ async def test_what_a_killed_gateway_had_charged_is_not_executed_again(
     bench: Any, chat: Body, database_url: str
 ) -> None:
     await bench.start_engine(tokens_per_second=20)
+    adopt_nothing(bench)
     async with second_gateway(bench, database_url) as (other, process):
         lost = asyncio.create_task(other.post(CHAT, content=chat(), headers=keyed("a")))
         held = await claim(bench)
