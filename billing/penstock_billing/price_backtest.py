@@ -63,9 +63,14 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
     """Days whose events are in a file only, so that their requests are missing here."""
 
     @property
+    def rows(self) -> list[ModelAmounts | MinuteAmounts]:
+        """All of it."""
+        return [*self.models, *self.minutes]
+
+    @property
     def total(self) -> Amounts:
         """The sum over everything."""
-        return total([*self.models, *self.minutes])
+        return total(self.rows)
 
 
 def total(rows: Iterable[Amounts]) -> Amounts:

@@ -72,7 +72,7 @@ def usd_text(unit: Unit, pico: int) -> str:
 
 def nano_usd_per_minute(text: str, *, minutes: int = 1) -> int:
     """Turn a price per minute, or per so many minutes, into nano-dollars per minute; raises ValueError."""
-    per = "minute" if minutes == 1 else f"{minutes} minutes"
+    per = {1: "minute", 60: "hour"}.get(minutes, f"{minutes} minutes")
     nano, rest = divmod(_usd(text, per) * NANO_PER_USD, minutes)
     if rest:
         near = ", ".join(_dollars((int(nano) + step) * minutes, 9) for step in (0, 1))

@@ -22,7 +22,7 @@ from penstock.admission.credit.wallets import Wallets
 from penstock.admission.funds import Funds
 from penstock.admission.idempotency.claims import Claims
 from penstock.changes import Changes
-from penstock.edge import failures, management, models, operations, wire
+from penstock.edge import failures, management, models, operations, prices, wire
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
@@ -102,6 +102,7 @@ class Gateway:
             [
                 *self.inference.routes(),
                 *models.routes(self.shelf, self.directory, self.prices),
+                *prices.routes(self.prices),
                 # What changes something under /api/v1 belongs in here: then it obeys Idempotency-Key.
                 self.once.over([*management.routes(self._pool)]),
                 *operations.routes(self.readiness, self._settings.metrics_token),
