@@ -85,36 +85,34 @@ async def test_an_organisation_gets_a_list_of_its_own(penstock: Command, asked: 
         assert "acme from 2036-01-01" in table
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "told"),
-    [
-        (("add", MODEL, "--input", "-1"), 2, "'--input': '-1' is not a price such as 0.15"),
-        (("add", MODEL, "--input", "0.0000001"), 2, "at most 6 decimals"),
-        (("add", MODEL, "--batch-discount", "0.5"), 2, 'from "0%" to "100%"'),
-        (("add", MODEL, "--from", "soon"), 2, "write a day as 2026-12-01"),
-        (("add", MODEL, "--output", "1", "--from", "2026-01-01"), 1, "--from: 2026-01-01T00:00:00Z is past"),
-        (("add", MODEL, "--cached", "1"), 1, "--cached: cached_input 1.00 is more than input 0.15"),
-        (("add", "penstock/demo-cat", "--input", "1"), 1, "did you mean penstock/demo-chat"),
-        (("add", MODEL, "--list", "gold"), 1, "there is no price list 'gold'; there are standard"),
-        (("add", "qwen/qwen3-8b", "--input", "1"), 1, "--cached: qwen/qwen3-8b has no price yet"),
-        (("show", "penstock/demo-cat"), 1, "did you mean penstock/demo-chat"),
-        (("show", "--list", "gold"), 1, "there are standard"),
-        (("show", "--organisation", "nobody"), 1, "no organisation named 'nobody'"),
-        (("show", "--list", "standard", "--organisation", "acme"), 2, "not both"),
-        (("assign", "nobody", "standard"), 1, "no organisation named 'nobody'"),
-        (("minute", "endpoint", "fast", "--per-minute", "1"), 1, "serverless, online, batch"),
-        (("minute", "instance", "gpu-80"), 2, "--per-minute or with --per-hour"),
-        (("minute", "instance", "gpu-80", "--per-hour", "1"), 2, "nearest that can be charged"),
-        (("new-list", "Gold"), 1, "NAME: 'Gold' cannot be a list's name"),
-        (("simulate", "none.yaml"), 1, "none.yaml:1: cannot be read"),
-    ],
-)
-async def test_bad_input_is_told_in_a_sentence(
-    penstock: Command, arguments: tuple[str, ...], status: int, told: str
-) -> None:
-    result = await penstock("prices", *arguments, status=status)
-    assert told in result.output
-    assert "Traceback" not in result.output
+BAD_INPUT: list[tuple[tuple[str, ...], int, str]] = [
+    (("add", MODEL, "--input", "-1"), 2, "'--input': '-1' is not a price such as 0.15"),
+    (("add", MODEL, "--input", "0.0000001"), 2, "at most 6 decimals"),
+    (("add", MODEL, "--batch-discount", "0.5"), 2, 'from "0%" to "100%"'),
+    (("add", MODEL, "--from", "soon"), 2, "write a day as 2026-12-01"),
+    (("add", MODEL, "--output", "1", "--from", "2026-01-01"), 1, "--from: 2026-01-01T00:00:00Z is past"),
+    (("add", MODEL, "--cached", "1"), 1, "--cached: cached_input 1.00 is more than input 0.15"),
+    (("add", "penstock/demo-cat", "--input", "1"), 1, "did you mean penstock/demo-chat"),
+    (("add", MODEL, "--list", "gold"), 1, "there is no price list 'gold'; there are standard"),
+    (("add", "qwen/qwen3-8b", "--input", "1"), 1, "--cached: qwen/qwen3-8b has no price yet"),
+    (("show", "penstock/demo-cat"), 1, "did you mean penstock/demo-chat"),
+    (("show", "--list", "gold"), 1, "there are standard"),
+    (("show", "--organisation", "nobody"), 1, "no organisation named 'nobody'"),
+    (("show", "--list", "standard", "--organisation", "acme"), 2, "not both"),
+    (("assign", "nobody", "standard"), 1, "no organisation named 'nobody'"),
+    (("minute", "endpoint", "fast", "--per-minute", "1"), 1, "serverless, online, batch"),
+    (("minute", "instance", "gpu-80"), 2, "--per-minute or with --per-hour"),
+    (("minute", "instance", "gpu-80", "--per-hour", "1"), 2, "nearest that can be charged"),
+    (("new-list", "Gold"), 1, "NAME: 'Gold' cannot be a list's name"),
+    (("simulate", "none.yaml"), 1, "none.yaml:1: cannot be read"),
+]
+
+
+async def test_bad_input_is_told_in_a_sentence(penstock: Command) -> None:
+    for arguments, status, told in BAD_INPUT:
+        result = await penstock("prices", *arguments, status=status)
+        assert told in result.output, (arguments, result.output)
+        assert "Traceback" not in result.output
 
 
 async def test_recorded_usage_is_tried_on_proposed_prices(
