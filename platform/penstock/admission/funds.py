@@ -66,7 +66,7 @@ class Ask(msgspec.Struct, gc=False):
 class Funds:
     """Finds who pays for a request and holds what it may cost."""
 
-    def __init__(self, wallets: Wallets, lender: Lender, budgets: Budgets) -> None:
+    def __init__(self, wallets: Wallets, lender: Lender, budgets: Budgets | None = None) -> None:
         self._wallets = wallets
         self._lender = lender
         self._budgets = budgets
@@ -105,8 +105,10 @@ class Funds:
 
     def _reserve(self, ask: Ask) -> Reservation | None:
         """Set the worst case aside in the budgets, where there are any."""
-        if not self._wallets.loaded or not self._budgets.loaded:
+        if not self._wallets.loaded or not (self._budgets is None or self._budgets.loaded):
             raise CreditUnavailable
+        if self._budgets is None:
+            return None
         return self._budgets.reserve(ask.principal, ask.worst_nano_usd)
 
     def _at_hand(self, ask: Ask) -> Charge | None:

@@ -15,7 +15,7 @@ import asyncpg
 
 from penstock.admission.idempotency import claims
 from penstock.changes import Change, Changes
-from penstock.control import closing
+from penstock.control import closing, spending
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
 from penstock_base import database, ids
@@ -125,6 +125,7 @@ class Controller:
                 self._figures(),
                 self._keep_house(),
                 closing.close_hours(self._pool),
+                spending.watch_budgets(self._pool),
             )
             loops = [group.create_task(loop) for loop in background]
             engines = [group.create_task(self._engine(card)) for card in self.cards]

@@ -12,7 +12,17 @@ from datetime import UTC, datetime
 
 import msgspec
 
-FIELDS = ("request_id", "organisation_id", "surface", "model", "replica", "status", "reason")
+FIELDS = (
+    "request_id",
+    "organisation_id",
+    "surface",
+    "model",
+    "replica",
+    "status",
+    "reason",
+    "budget",
+    "percent",
+)
 """What a log line may carry beside its message."""
 
 

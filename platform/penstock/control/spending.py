@@ -1,0 +1,41 @@
+"""The controller's loop that tells when spending passes a threshold of a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import asyncpg
+
+from penstock.observe import budget_metrics
+from penstock_billing import budgets
+from penstock_billing.shipper import DATABASE_AWAY
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+
+
+async def watch_budgets(pool: asyncpg.Pool, every_s: float = EVERY_S) -> None:
+    """Note what was passed, for ever: a row, a log line and a count, once per threshold and period."""
+    while True:
+        try:
+            await tell(pool)
+        except DATABASE_AWAY as error:
+            logger.warning("budgets are not watched", extra={"reason": str(error)})
+        await asyncio.sleep(every_s)
+
+
+async def tell(pool: asyncpg.Pool) -> None:
+    """Note and tell what was passed since the last time."""
+    for alert in await budgets.raise_alerts(pool):
+        budget_metrics.ALERTS.labels(str(alert.percent)).inc()
+        logger.warning(
+            "%d %% of a budget are spent",
+            alert.percent,
+            extra={
+                "organisation_id": alert.organisation_id,
+                "budget": alert.budget_id,
+                "percent": alert.percent,
+            },
+        )
