@@ -94,9 +94,7 @@ async def add(
         if not when.dry_run:
             numbers = (getattr(after, name) for name in Change.__struct_fields__)
             arguments = (price_list_id, model, *numbers, when.valid_from, when.note)
-            row = await connection.fetchrow(SQL["add_version"], *arguments)
-            assert row is not None
-            after = prices.version_of(row)
+            after = prices.version_of(await _insert(connection, "add_version", *arguments))
     return Added(before, after, upcoming)
 
 
@@ -133,9 +131,7 @@ async def add_minute(
         after = MinutePriceVersion(0, kind, subject, nano_usd_per_minute, moment, price_list_id, when.note)
         if not when.dry_run:
             arguments = (price_list_id, kind, subject, nano_usd_per_minute, when.valid_from, when.note)
-            row = await connection.fetchrow(SQL["add_minute_version"], *arguments)
-            assert row is not None
-            after = prices.minute_version_of(row)
+            after = prices.minute_version_of(await _insert(connection, "add_minute_version", *arguments))
     return Added(before, after, upcoming)
 
 
@@ -166,9 +162,7 @@ async def assign(
         after = Assignment(0, organisation_id, price_list_id, moment, when.note)
         if not when.dry_run:
             arguments = (organisation_id, price_list_id, when.valid_from, when.note)
-            row = await connection.fetchrow(SQL["add_assignment"], *arguments)
-            assert row is not None
-            after = prices.assignment_of(row)
+            after = prices.assignment_of(await _insert(connection, "add_assignment", *arguments))
     return Added(before, after, upcoming)
 
 
@@ -207,6 +201,18 @@ async def _begin(connection: asyncpg.Connection, when: When) -> tuple[PriceBook,
     if moment > now + AHEAD_MAX:
         raise PriceError(f"{_text(moment)} is more than ten years ahead; begin at a sooner moment", "from")
     return book, moment
+
+
+async def _insert(connection: asyncpg.Connection, query: str, *arguments: object) -> asyncpg.Record:
+    """Add the row. The database has the last word on whether its moment has passed meanwhile."""
+    try:
+        row = await connection.fetchrow(SQL[query], *arguments)
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name != "never_in_the_past":
+            raise
+        raise PriceError("that moment passed while this was added; begin at a later one", "from") from error
+    assert row is not None
+    return row
 
 
 def _changed(

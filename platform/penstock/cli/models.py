@@ -15,6 +15,11 @@ from penstock_catalog.cards import ModelCard
 from penstock_catalog.errors import CardError
 from penstock_catalog.shelf import BUILTIN, Shelf
 
+CAPTION = (
+    "The cards' prices, in US dollars per 1M tokens: input / cached / output.\n"
+    "What is charged: `penstock prices show`."
+)
+
 
 @click.group()
 def command() -> None:
@@ -30,7 +35,7 @@ def show_all(words: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(cards))
         return
-    table = Table(title="Models", caption="Prices in US dollars per 1M tokens: input / cached / output")
+    table = Table(title="Models", caption=CAPTION)
     table.add_column("Model", overflow="fold", ratio=2)
     table.add_column("Task")
     for heading in ("Size", "Context", "GPU GiB"):
@@ -80,8 +85,8 @@ def _facts(card: ModelCard) -> dict[str, str]:
         "GPU memory": f"{card.gpu_memory_gib:g} GiB",
         "Released": card.released.isoformat(),
         "Endpoints": ", ".join(card.endpoints),
-        "Prices per 1M": f"input {card.prices.input}, cached input {card.prices.cached_input}, "
-        f"output {card.prices.output} US dollars",
+        "The card's prices": f"input {card.prices.input}, cached input {card.prices.cached_input}, "
+        f"output {card.prices.output} US dollars per 1M tokens; what is charged: `penstock prices show`",
         "Notes": card.notes or "none",
     }
 

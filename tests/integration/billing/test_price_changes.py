@@ -239,3 +239,17 @@ def test_names_that_are_near_are_told() -> None:
     assert price_changes.near("penstock/demo-cat", [MODEL, "x/y"]) == f"; did you mean {MODEL}?"
     assert price_changes.near("zzz", ["a", "b"]) == "; there are a, b"
     assert price_changes.near("zzz", []) == ""
+
+
+async def test_a_moment_that_passes_while_a_change_is_written_is_told_as_such(
+    connection: asyncpg.Connection, book: PriceBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the database had been asked for the time long before it was given the row.
+    monkeypatch.setitem(prices.SQL, "clock", "select clock_timestamp() - interval '1 hour'")
+    moment = datetime.now(UTC) - timedelta(minutes=1)
+    whole = {"input_pico_usd": 1, "cached_input_pico_usd": 1, "output_pico_usd": 1}
+    with pytest.raises(PriceError, match="passed while this was added") as refused:
+        await add(connection, **whole, valid_from=moment, until_scheduled=True)
+    assert refused.value.field == "from"
+    await book.load(connection)
+    assert len(book.versions) == 1

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from penstock.local import postgres
+from penstock_base import migrations
 from penstock_billing import prices
 from penstock_billing.errors import PriceError
 from penstock_billing.prices import Offer, PriceBook
@@ -170,3 +172,35 @@ async def test_a_version_that_another_transaction_began_earlier_is_not_missed(da
         await transaction.commit()
     await book.load(database)
     assert book.current("slow") is not None
+
+
+async def test_prices_of_an_older_release_are_the_cards_and_may_follow_them(
+    postgres_server: postgres.Postgres,
+) -> None:
+    server = await asyncpg.connect(postgres_server.url.replace("@/penstock?", "@/postgres?"))
+    await server.execute("create database older")
+    steps = migrations.read("billing", "penstock_billing")
+    connection = await asyncpg.connect(postgres_server.url.replace("@/penstock?", "@/older?"))
+    try:
+        await migrations.apply(connection, [step for step in steps if step.number < 7])
+        await connection.execute(
+            "insert into billing.price_version "
+            "(model, input_pico_usd, cached_input_pico_usd, output_pico_usd, valid_from) "
+            "values ('a', 1, 1, 1, '2026-01-01')"
+        )
+        await connection.execute(
+            "insert into billing.price_assignment (organisation_id, price_list_id, valid_from) "
+            "values (1, 1, '2026-01-01'), (1, 1, '2026-02-01')"
+        )
+        await migrations.apply(connection, steps)
+        assert [made.model for made in await prices.sync_list(connection, [Offer("a", 2, 2, 2)])] == ["a"]
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await connection.execute("update billing.price_version set origin = 'card'")
+        book = PriceBook()
+        await book.load(connection)
+        assert [each.origin for each in book.versions] == ["card", "card"]
+        assert len({each.id for each in book.assignments}) == 2
+    finally:
+        await connection.close()
+        await server.execute("drop database older with (force)")
+        await server.close()
