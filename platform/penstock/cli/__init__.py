@@ -14,6 +14,7 @@ COMMANDS = {
     "ledger": "balances, transactions and the requests behind them; corrections and refunds",
     "prices": "show, add and schedule prices; price lists; try prices on recorded usage",
     "budgets": "what organisations, projects and keys may spend",
+    "billing": "closing hours, checking the books, old events in files",
     "models": "the catalog",
     "gateway": "one gateway process (started by `up`, or by your own supervisor)",
     "controller": "one controller process (started by `up`, or by your own supervisor)",
