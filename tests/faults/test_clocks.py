@@ -8,14 +8,15 @@ from datetime import UTC, datetime, timedelta
 from rig.client import End
 from rig.room import Room
 
+from penstock_billing.testing import in_the_past
+
 HOUR = timedelta(hours=1)
 
 
 async def test_a_clock_that_jumps_bends_times_and_no_money(room: Room) -> None:
     """Row 14: an hour ahead, an hour back and right again, under load, beside one whose clock is right."""
     # Priced long ago, as it is in life: with a clock that lags there is a price too.
-    async with room.connect() as connection, connection.transaction():
-        await connection.execute("set local session_replication_role = replica")  # without triggers
+    async with room.connect() as connection, in_the_past(connection):
         await connection.execute(
             "update billing.price_version set valid_from = valid_from - interval '2 days'"
         )

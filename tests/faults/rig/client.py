@@ -51,6 +51,11 @@ class Seen:
     first_byte_s: float = 0.0
     took_s: float = 0.0
 
+    @property
+    def replayed(self) -> bool:
+        """Whether it is the answer to an earlier request: it has no record of its own."""
+        return self.headers.get("idempotent-replayed") == "true"
+
 
 class Reading:
     """Collects one HTTP response; httptools calls it."""

@@ -42,18 +42,19 @@ __attribute__((constructor)) static void map_control(void) {
     close(file);
 }
 
-static int is_journal(int file) {
+/* Whether a file lies in the journal's folder; `part`: and is one of the journal, not of the progress notes. */
+static int is_journal(int file, int part) {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length < 0)
         return 0;
     path[length] = 0;
-    return strstr(path, "/journal/") != NULL;
+    return strstr(path, "/journal/") != NULL && (!part || strstr(path, ".journal") != NULL);
 }
 
 static int synced(int file, long number) {
-    if (control->sync_errno && is_journal(file)) {
+    if (control->sync_errno && is_journal(file, 0)) {
         errno = control->sync_errno;
         return -1;
     }
@@ -64,12 +65,12 @@ int fsync(int file) { return synced(file, SYS_fsync); }
 int fdatasync(int file) { return synced(file, SYS_fdatasync); }
 
 static ssize_t written(int file, const void *data, size_t size, off_t offset) {
-    if (!is_journal(file))
-        return syscall(SYS_pwrite64, file, data, size, offset);
-    if (control->room_errno) {
+    if (control->room_errno && is_journal(file, 0)) {
         errno = control->room_errno;
         return -1;
     }
+    if (!is_journal(file, 1))
+        return syscall(SYS_pwrite64, file, data, size, offset);
     /* The part's header, at 0, is no append. */
     int due = offset > 0 && control->append_action && __sync_sub_and_fetch(&control->append_number, 1) == 0;
     int action = due ? control->append_action : NOTHING;
@@ -89,7 +90,7 @@ ssize_t pwrite(int file, const void *data, size_t size, off_t offset) { return w
 ssize_t pwrite64(int file, const void *data, size_t size, off_t offset) { return written(file, data, size, offset); }
 
 static int reserved(int file, off_t offset, off_t length) {
-    if (control->room_errno && is_journal(file))
+    if (control->room_errno && is_journal(file, 0))
         return control->room_errno;
     return syscall(SYS_fallocate, file, 0, offset, length) == 0 ? 0 : errno;
 }
