@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
-import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -46,45 +43,6 @@ async def claim(bench: Any) -> Any:
     return await bench.until(lambda: bench.database.fetchrow("select * from admission.claim"), 30)
 
 
-@contextlib.asynccontextmanager
-async def second_gateway(bench: Any, database_url: str) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
-    """Another gateway on the same machine: a real process, that may be killed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-    environment |= {
-        "PENSTOCK_HOME": str(bench.gateway.journal.folder.parent),
-        "PENSTOCK_DATABASE_URL": database_url,
-        "PENSTOCK_REDIS_URL": "unix:///nobody.sock",
-        "PENSTOCK_KEY_PEPPER": (b"p" * 32).hex(),
-    }
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(16)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "penstock.cli", "gateway", "--fd", str(listener.fileno())),
-            env=environment,
-            pass_fds=[listener.fileno()],
-        )
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    client = httpx.AsyncClient(
-        base_url=url, headers={"authorization": f"Bearer {bench.key}"}, timeout=httpx.Timeout(60)
-    )
-
-    async def ready() -> bool | None:
-        assert process.returncode is None
-        with contextlib.suppress(httpx.TransportError):
-            return (await client.get("/readyz")).status_code == 200 or None
-        return None
-
-    try:
-        await bench.until(ready, 60)
-        yield client, process
-    finally:
-        await client.aclose()
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
 def adopt_nothing(bench: Any) -> None:
     """Until `settle`, the gateway that lives does not look for dead processes' files."""
     bench.gateway.shipper._scan_at_s = math.inf
@@ -104,11 +62,11 @@ async def settle(bench: Any, boot_id: str) -> None:
 
 
 async def test_what_a_killed_gateway_had_not_charged_is_executed_by_another(
-    bench: Any, chat: Body, database_url: str
+    bench: Any, chat: Body, second_gateway: Any
 ) -> None:
     await bench.start_engine(first_token_ms=30_000)
     adopt_nothing(bench)
-    async with second_gateway(bench, database_url) as (other, process):
+    async with second_gateway() as (other, process):
         lost = asyncio.create_task(other.post(CHAT, content=chat(), headers=keyed("a")))
         held = await claim(bench)
         process.kill()
@@ -131,11 +89,11 @@ async def test_what_a_killed_gateway_had_not_charged_is_executed_by_another(
 
 
 async def test_what_a_killed_gateway_had_charged_is_not_executed_again(
-    bench: Any, chat: Body, database_url: str
+    bench: Any, chat: Body, second_gateway: Any
 ) -> None:
     await bench.start_engine(tokens_per_second=20)
     adopt_nothing(bench)
-    async with second_gateway(bench, database_url) as (other, process):
+    async with second_gateway() as (other, process):
         lost = asyncio.create_task(other.post(CHAT, content=chat(), headers=keyed("a")))
         held = await claim(bench)
         async with bench.database.acquire() as connection, connection.transaction():
