@@ -231,6 +231,8 @@ class Journal:
         """Take note of what the disk said, and put it into our words."""
         if error.errno in NO_ROOM:
             self._full = True
+            # `run` has to try again, also when nothing is appended any more because of this.
+            self._dirty.set()
             return JournalFull(f"no room for the usage journal in {self.folder}; free some space ({error})")
         self._failure = f"the usage journal in {self.folder} failed: {error}"
         return JournalBroken(self._failure)

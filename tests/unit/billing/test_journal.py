@@ -181,6 +181,20 @@ async def test_room_that_comes_back_heals_the_journal(folder: Path) -> None:
     assert recorded(folder) == records
 
 
+async def test_room_that_comes_back_is_noticed_though_nothing_is_appended_any_more(folder: Path) -> None:
+    with contextlib.closing(Journal(folder, reserve_bytes=ROOM)) as journal:
+        task = asyncio.create_task(journal.run())
+        await asyncio.sleep(0)  # it waits for something to force to the disk
+        with file_size_limit(journal.position), pytest.raises(JournalFull):
+            journal.append(usage_record())
+        assert not journal.healthy
+        async with asyncio.timeout(10):
+            while not journal.healthy:  # noqa: ASYNC110 - the journal tells nobody; admission asks it each time
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 def test_a_journal_that_finds_no_room_to_begin_says_so(folder: Path) -> None:
     with file_size_limit(10), pytest.raises(JournalFull):
         Journal(folder)
