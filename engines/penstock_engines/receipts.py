@@ -9,6 +9,9 @@
 (1000 unless told, 5000 at most); 404 says that no such request came within the last minute. Prompt tokens
 count from the moment the prompt was computed, as in the engine's own metrics; before, they are 0.
 
+`GET /penstock/receipts` answers {"boot": text, "in_hand": n, "done": n}: which start of the engine this is,
+how many requests it works on, and how many receipts are in its file (receipt_log.py).
+
 The last chunk a gateway read is no such count: a tool parser withholds chunks, and no chunk but the last
 tells cached tokens. Runs inside vLLM's API process: a middleware (a public extension point) learns the id,
 and the methods of vLLM's OutputProcessor through which every request is opened and closed keep the book.
@@ -20,11 +23,13 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
+
+from penstock_engines.receipt_log import Line, ReceiptLog, now_ms
 
 KEPT_MAX: Final = 4096
 KEPT_S: Final = 60.0
@@ -80,7 +85,11 @@ class Entry:
     exchanges: int = 0
     """HTTP exchanges under this id that are not over."""
     parts: list[Part] = field(default_factory=list)
+    tries: int = 0
+    """HTTP exchanges under this id in all."""
     aborted: bool = False
+    told: tuple[int, int, int] = (0, 0, 0)
+    """What is in the log of it, as the engine's metrics count."""
     ended_s: float = 0.0
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -107,12 +116,34 @@ class Entry:
             "aborted": self.aborted,
         }
 
+    def line(self, request_id: str) -> Line:
+        """Write down what is new; the receipt is whole, what the metrics counted is told once."""
+        receipt = self.receipt()
+        counted = (
+            sum(part.prompt_tokens for part in self.parts),
+            sum(part.cached_tokens for part in self.parts),
+            sum(part.completion_tokens for part in self.parts),
+        )
+        told, self.told = self.told, counted
+        return Line(
+            request_id,
+            now_ms(),
+            receipt["prompt_tokens"],
+            receipt["cached_tokens"],
+            receipt["completion_tokens"],
+            max(1, self.tries),
+            self.aborted,
+            *(now - before for now, before in zip(counted, told, strict=True)),
+        )
+
 
 class Book:
     """All requests in hand, and those that ended lately."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.log: ReceiptLog | None = None
         self._clock = clock
+        self._nameless = 0
         self._entries: dict[str, Entry] = {}
         self._ended: OrderedDict[str, Entry] = OrderedDict()
         self._open: dict[str, tuple[str, Entry, Part]] = {}
@@ -121,7 +152,9 @@ class Book:
     def begin(self, request_id: str) -> None:
         """An HTTP exchange under this id begins."""
         self._ended.pop(request_id, None)
-        self._entries.setdefault(request_id, Entry()).exchanges += 1
+        entry = self._entries.setdefault(request_id, Entry())
+        entry.exchanges += 1
+        entry.tries += 1
 
     def end(self, request_id: str) -> None:
         """An HTTP exchange under this id is over."""
@@ -129,11 +162,12 @@ class Book:
         entry.exchanges -= 1
         self._settle(request_id, entry)
 
-    def opened(self, request_id: str, state: EngineRequest) -> None:
-        """The engine took on a part of this request."""
-        entry = self._entries.get(request_id)
-        if entry is None:
-            return
+    def opened(self, request_id: str | None, state: EngineRequest) -> None:
+        """The engine took on a part of this request, or of one without an id."""
+        entry = None if request_id is None else self._entries.get(request_id)
+        if request_id is None or entry is None:
+            request_id, entry = "", Entry()
+            self._nameless += 1
         parent = state.parent_req
         part = Part(parent.request_id if parent else state.request_id, state.request_index, state)
         entry.parts.append(part)
@@ -161,8 +195,30 @@ class Book:
             await asyncio.wait({settled}, timeout=wait_s)
         return entry.receipt()
 
+    def state(self) -> dict[str, str | int]:
+        """Which start of the engine this is, and how busy."""
+        in_hand = len(self._entries) - len(self._ended) + self._nameless
+        if self.log is None:
+            return {"boot": "", "in_hand": in_hand, "done": 0}
+        return {"boot": self.log.boot, "in_hand": in_hand, "done": self.log.requests}
+
+    def close(self) -> None:
+        """The engine ends by itself: write down what is still in hand."""
+        if self.log is None:
+            return
+        for request_id, entry in self._entries.items():
+            if request_id not in self._ended and entry.parts:
+                self.log.add(entry.line(request_id))
+        self.log.close()
+        self.log = None
+
     def _settle(self, request_id: str, entry: Entry) -> None:
         if not entry.finished:
+            return
+        if self.log is not None and entry.parts:
+            self.log.add(entry.line(request_id))
+        if not request_id:
+            self._nameless -= 1
             return
         now_s = self._clock()
         entry.ended_s = now_s
@@ -194,6 +250,8 @@ class ReceiptsMiddleware:
         """Handle one exchange."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+        elif scope["path"] == PATH.rstrip("/"):
+            await _send(send, 200, BOOK.state())
         elif scope["path"].startswith(PATH):
             await _answer(scope, send)
         else:
@@ -219,16 +277,23 @@ async def _answer(scope: Scope, send: Send) -> None:
     asked = query.get("wait_ms", [""])[0]
     wait_ms = min(int(asked), WAIT_MS_MAX) if asked.isdecimal() else WAIT_MS
     receipt = await BOOK.read(scope["path"].removeprefix(PATH), wait_ms / 1000)
-    status = 404 if receipt is None else 200
-    body = json.dumps(receipt if receipt is not None else {"error": "no such request lately"}).encode()
+    if receipt is None:
+        await _send(send, 404, {"error": "no such request lately"})
+    else:
+        await _send(send, 200, receipt)
+
+
+async def _send(send: Send, status: int, answer: Mapping[str, str | int | bool]) -> None:
+    body = json.dumps(answer).encode()
     length = str(len(body)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", length)]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def install() -> None:
+def install(log: ReceiptLog | None = None) -> None:
     """Have vLLM's OutputProcessor keep the book from now on; once per process, before the engine is made."""
+    BOOK.log = log
     from vllm.v1.engine.output_processor import OutputProcessor  # noqa: PLC0415 - engine processes only
 
     add_request = OutputProcessor.add_request
@@ -237,9 +302,7 @@ def install() -> None:
 
     def adding(self: Any, request: Any, *arguments: Any, **named: Any) -> None:
         add_request(self, request, *arguments, **named)
-        request_id = _current.get()
-        if request_id is not None:
-            BOOK.opened(request_id, self.request_states[request.request_id])
+        BOOK.opened(_current.get(), self.request_states[request.request_id])
 
     def finishing(self: Any, req_state: Any) -> None:
         finish_request(self, req_state)

@@ -11,6 +11,7 @@ import importlib
 import multiprocessing
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from penstock_engines import lifeline, shared_memory
@@ -77,13 +78,16 @@ def run(arguments: list[str]) -> None:
     from vllm.logger import configure_logging_from_args  # noqa: PLC0415
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
 
-    from penstock_engines import receipts  # noqa: PLC0415
+    from penstock_engines import receipt_log, receipts  # noqa: PLC0415
 
     parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(arguments)
     configure_logging_from_args(parsed)
     validate_parsed_serve_args(parsed)
-    receipts.install()
-    uvloop.run(run_server(parsed))
+    receipts.install(receipt_log.ReceiptLog(Path(parsed.uds)) if parsed.uds else None)
+    try:
+        uvloop.run(run_server(parsed))
+    finally:
+        receipts.BOOK.close()
 
 
 def warm() -> None:

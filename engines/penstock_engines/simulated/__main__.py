@@ -10,6 +10,7 @@ from pathlib import Path
 import uvloop
 
 from penstock_engines import lifeline
+from penstock_engines.receipt_log import ReceiptLog
 from penstock_engines.simulated import wire
 from penstock_engines.simulated.engine import Engine, Settings
 from penstock_engines.simulated.protocol import Connection
@@ -41,7 +42,8 @@ def main() -> None:
     )
     if arguments.uds is not None:
         arguments.uds.unlink(missing_ok=True)
-    uvloop.run(serve(Engine(settings), arguments.uds, arguments.port))
+    log = ReceiptLog(arguments.uds) if arguments.uds is not None else None
+    uvloop.run(serve(Engine(settings, log=log), arguments.uds, arguments.port))
 
 
 async def serve(engine: Engine, socket: Path | None, port: int | None) -> None:
@@ -60,6 +62,7 @@ async def serve(engine: Engine, socket: Path | None, port: int | None) -> None:
     # Fifty looks a second cost less than an event per request would.
     while engine.running and not engine.hung:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
+    engine.close()
 
 
 if __name__ == "__main__":

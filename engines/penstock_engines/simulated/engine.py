@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from penstock_engines.receipt_log import Line, ReceiptLog, now_ms
 from penstock_engines.simulated import wire
 from penstock_engines.simulated.faults import NONE, Fault
 
 TALLIES_MAX: Final = 100_000
+NAMELESS: Final = "simulated-"
+"""What requests without an id are called, with a number."""
 
 
 class Outcome(StrEnum):
@@ -63,10 +66,21 @@ class Engine:
     cached_tokens: int = 0
     generation_tokens: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
+    log: ReceiptLog | None = None
+    _names: dict[int, str] = field(default_factory=dict)
+    """What running requests are called, by the identity of their tally."""
+    _tries: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Requests that came more than once: how often before, and the tokens of that."""
 
     def begin(self, request_id: str, prompt_tokens: int, cached_tokens: int) -> Tally:
         """Take on a request; the oldest are forgotten when there are too many."""
         tally = Tally(prompt_tokens, cached_tokens)
+        if (before := self.tallies.get(request_id)) is not None:
+            tries, *sums = self._tries.get(request_id, (0, 0, 0, 0))
+            told = (before.prompt_tokens, before.cached_tokens, before.completion_tokens)
+            prompt, cached, completion = (now + more for now, more in zip(sums, told, strict=True))
+            self._tries[request_id] = (tries + 1, prompt, cached, completion)
+        self._names[id(tally)] = request_id
         if len(self.tallies) >= TALLIES_MAX:
             del self.tallies[next(iter(self.tallies))]
         self.tallies[request_id] = tally
@@ -80,11 +94,35 @@ class Engine:
         if tally.outcome is Outcome.RUNNING:
             tally.outcome = outcome
             self.running -= 1
+            name = self._names.pop(id(tally))
+            if self.log is not None:
+                self.log.add(self._line(name, tally))
+
+    def close(self) -> None:
+        """End by itself, with everything written down."""
+        if self.log is not None:
+            self.log.close()
+
+    def _line(self, name: str, tally: Tally) -> Line:
+        """The receipt of a request that is over, with what it used when it came before."""
+        tries, prompt, cached, completion = self._tries.get(name, (0, 0, 0, 0))
+        told = (tally.prompt_tokens, tally.cached_tokens, tally.completion_tokens)
+        aborted = tally.outcome is Outcome.ABORTED
+        whole = (prompt + told[0], cached + told[1], completion + told[2])
+        # Names that we gave ourselves are no ids.
+        name = "" if name.startswith(NAMELESS) else name
+        return Line(name, now_ms(), *whole, tries + 1, aborted, *told)
 
     def count(self, tally: Tally, tokens: int) -> None:
         """Tokens were made."""
         tally.completion_tokens += tokens
         self.generation_tokens += tokens
+
+    def state(self) -> dict[str, str | int]:
+        """Which start of the engine this is, and how busy."""
+        if self.log is None:
+            return {"boot": "", "in_hand": self.running, "done": 0}
+        return {"boot": self.log.boot, "in_hand": self.running, "done": self.log.requests}
 
     def metrics(self) -> bytes:
         """The page that vLLM's figures are read from."""

@@ -11,7 +11,7 @@ import httptools
 import msgspec
 
 from penstock_engines.simulated import requests, wire
-from penstock_engines.simulated.engine import Engine, Generation, Outcome
+from penstock_engines.simulated.engine import NAMELESS, Engine, Generation, Outcome
 from penstock_engines.simulated.faults import NONE, Fault
 
 FORMS: dict[bytes, type[wire.ChatWire] | type[wire.CompletionWire]] = {
@@ -198,6 +198,7 @@ class Connection(asyncio.Protocol):
             (b"GET", b"/v1/models"): lambda: wire.models(
                 engine.settings.model, engine.settings.context_length
             ),
+            (b"GET", b"/penstock/receipts"): lambda: _write_json(engine.state()),
             (b"GET", b"/penstock/oracle"): lambda: _write_json({"requests": engine.tallies}),
             (b"DELETE", b"/penstock/oracle"): engine.tallies.clear,
             (b"POST", b"/penstock/faults"): self._set_fault,
@@ -259,7 +260,7 @@ class Connection(asyncio.Protocol):
 
     def _name(self) -> bytes:
         """The request's id, or one of our own."""
-        return self._request_id or b"simulated-%d" % len(self._engine.tallies)
+        return self._request_id or b"%b%d" % (NAMELESS.encode(), len(self._engine.tallies))
 
     def _refuse(self, status: HTTPStatus, message: str, kind: str, parameter: str | None) -> None:
         line = f"{status.value} {status.phrase}".encode()
