@@ -6,7 +6,7 @@ receipt is a record's tokens, or work that is charged to nobody by our own rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import asyncpg
@@ -59,7 +59,7 @@ class EngineBoot(msgspec.Struct, frozen=True, kw_only=True):
     """When the last of them was written, or it was last seen."""
     ended: bool
     """Whether it ended by itself, and so wrote all its receipts."""
-    works: Iterable[Work]
+    works: Sequence[Work]
     """Receipts from the window's beginning on."""
     counted: Totals | None = None
     """What its own metrics said at a moment without a request in hand."""

@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from penstock.cli import database
+from penstock.cli import billing_reconcile, database
 from penstock.settings import Settings
 from penstock_billing import invariants, roll_ups
 from penstock_billing.invariants import Check, Difference
@@ -26,6 +26,9 @@ def command() -> None:
 
     The controller does all of it by itself; these commands are for looking, and for not waiting.
     """
+
+
+command.add_command(billing_reconcile.command)
 
 
 @command.command("roll-up")

@@ -1,4 +1,4 @@
-"""Reconciling on this host: its engines' receipts and journals, with what Postgres says; hourly, and on demand."""
+"""Reconciling on this host: engines' receipts and journals with what Postgres says, hourly and on demand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
 
 import asyncpg
 
 from penstock.observe import reconcile_metrics
 from penstock.settings import Settings
+from penstock_base import database
 from penstock_billing.reconcile import run
 from penstock_billing.reconcile.engines import EngineBoot, Totals, Work
 from penstock_billing.reconcile.report import Report
@@ -32,6 +32,7 @@ OVERLAP = timedelta(hours=1)
 """How much of what the last run looked at is looked at again: what came late is in it."""
 WHOLE_EVERY = timedelta(days=1)
 """How often everything is compared, and not just the last hours."""
+CLOSE_S = 5.0
 LONGEST = timedelta(days=2)
 """Journals and receipts of longer ago are not kept."""
 
@@ -56,7 +57,7 @@ def boots(engines: Mapping[str, Path], samples: Mapping[str, Sample], since: dat
                 if sample is not None and noted is not None
                 else None
             )
-            works = (
+            works = [
                 Work(
                     line.request_id,
                     line.ended_ms,
@@ -67,7 +68,7 @@ def boots(engines: Mapping[str, Path], samples: Mapping[str, Sample], since: dat
                     line.aborted,
                 )
                 for line in boot.lines(since_ms)
-            )
+            ]
             found.append(
                 EngineBoot(
                     replica=replica,
@@ -107,7 +108,7 @@ async def reconcile(
 
 
 async def window(connection: asyncpg.Connection, now: datetime) -> datetime | None:
-    """Say since when the next hourly run looks: a bit before where the last one ended; None for everything."""
+    """Say since when the next run looks: a bit before where the last one ended, or None for everything."""
     whole, last = await run.last(connection, whole=True), await run.last(connection)
     if whole is None or last is None or now - whole.began_at >= WHOLE_EVERY:
         return None
@@ -148,10 +149,10 @@ class Reconciling:
 
     async def once(self) -> Report:
         """Reconcile what is due, tell Prometheus, and throw away receipts that are old enough."""
+        now = datetime.now(UTC)
         # Not of the pool: its connections give up on what takes longer than a request should.
-        async with self._pool.acquire() as pooled:
-            connection = cast("asyncpg.Connection", pooled)
-            now = datetime.now(UTC)
+        connection = await database.connect(self._settings.database_url, "reconcile")
+        try:
             report = await reconcile(
                 connection,
                 journal_folder=self._settings.journal_folder,
@@ -159,6 +160,8 @@ class Reconciling:
                 since=await window(connection, now),
             )
             await counters.prune(connection, now)
+        finally:
+            await connection.close(timeout=CLOSE_S)
         await asyncio.to_thread(receipt_log.prune, self._settings.engines_folder)
         tell(report)
         return report
