@@ -91,7 +91,7 @@ async def simulate(
 ) -> Backtest:
     """Re-rate what ended in [since, until), of some organisations or of all, in one snapshot.
 
-    Reads the window's events once (about 5 s per million), and none outside it.
+    Reads the window's events once (some 10 s per million), and none outside it.
     """
     versions = proposal.versions
     offers = [

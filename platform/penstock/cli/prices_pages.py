@@ -193,7 +193,7 @@ def _holds(held: Held[PriceVersion] | Held[MinutePriceVersion]) -> str:
     if held.status is Status.SCHEDULED:
         return f"scheduled {shown(held.since).removesuffix(' 00:00')}"
     if held.status is Status.PAST:
-        return f"past, from {shown(held.since)}"
+        return f"past {held.since:%Y-%m-%d %H:%M}"
     return f"since {held.since:%Y-%m-%d}"
 
 

@@ -76,7 +76,8 @@ def simulate(
         return proposal, found, (await keys.names(connection, seen, set()))[0]
 
     try:
-        proposal, found, names = database.run(work)
+        with Console(stderr=True).status("Pricing recorded requests again"):
+            proposal, found, names = database.run(work)
     except CardError as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -8,6 +8,7 @@ import pytest
 
 from penstock.local import postgres
 from penstock_base import migrations
+from penstock_base.database import connect
 from penstock_billing import prices
 from penstock_billing.errors import PriceError
 from penstock_billing.prices import Offer, PriceBook
@@ -113,6 +114,22 @@ async def test_what_was_added_stays(database: asyncpg.Pool, table: str) -> None:
     for change in (f"update billing.{table} set valid_from = now()", f"delete from billing.{table}"):
         with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
             await database.execute(change)
+
+
+async def test_running_processes_can_add_prices_and_nothing_else(database_url: str) -> None:
+    connection = await connect(database_url, "test")
+    try:
+        for table in (*DATED, "price_list"):
+            for statement in (
+                f"delete from billing.{table}",
+                f"update billing.{table} set note = ''",
+                f"truncate billing.{table} cascade",
+                f"alter table billing.{table} disable trigger all",
+            ):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 async def test_a_card_never_replaces_what_a_person_set(database: asyncpg.Pool) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from penstock_billing.prices import Assignment, MinutePriceVersion, PriceBook, PriceVersion
 
 
@@ -98,3 +101,33 @@ def test_a_stretch_of_time_is_cut_where_the_price_of_a_minute_changes() -> None:
     )
     assert [span.price and span.price.id for span in spans] == [None, 1, 2, 3]
     assert book.minute_spans("instance", "cpu-small", 42, since_s, since_s) == []
+
+
+moments = st.integers(1, 6)
+versions = st.lists(st.tuples(st.sampled_from([1, 7, 8]), st.sampled_from("ab"), moments), max_size=12)
+assignments = st.lists(st.tuples(st.sampled_from([42, 43]), st.sampled_from([1, 7, 8]), moments), max_size=6)
+
+
+@given(versions, assignments, st.sampled_from("ab"), st.sampled_from([42, 43]), moments)
+def test_the_book_finds_what_looking_at_every_row_finds(
+    offered: list[tuple[int, str, int]],
+    assigned: list[tuple[int, int, int]],
+    model: str,
+    organisation: int,
+    day: int,
+) -> None:
+    rows = [PriceVersion(n, name, n, n, n, moment(on), of) for n, (of, name, on) in enumerate(offered)]
+    book = PriceBook()
+    book.fill(rows, (), [Assignment(n, who, of, moment(on)) for n, (who, of, on) in enumerate(assigned)])
+
+    def latest(list_id: int) -> PriceVersion | None:
+        fit = [each for each in rows if (each.price_list_id, each.model) == (list_id, model)]
+        return max(
+            (each for each in fit if each.valid_from <= moment(day)),
+            key=lambda each: (each.valid_from, each.id),
+            default=None,
+        )
+
+    mine = [(on, n, of) for n, (who, of, on) in enumerate(assigned) if who == organisation and on <= day]
+    expected = latest(max(mine)[2] if mine else 1) or latest(1)
+    assert book.current(model, organisation, moment(day).timestamp()) == expected
