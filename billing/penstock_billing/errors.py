@@ -10,6 +10,7 @@ BillingError
 ├── UnknownTransaction no such ledger transaction, or none of this organisation's
 ├── UnknownRequest    no such request of this organisation's
 ├── BudgetRefused     not a budget: nothing was changed, fix what `field` names
+├── UnknownPromotion  the organisation was given no such promotion
 ├── UnknownBudget     the organisation has no such budget in force
 ├── IntervalRefused   not an interval, or another is open: nothing was recorded
 ├── LeaseRefused      credit may not be lent to this process: it counts as gone
@@ -56,6 +57,10 @@ class BudgetRefused(BillingError):
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class UnknownPromotion(BillingError):
+    """The organisation was given no promotion of this number."""
 
 
 class UnknownBudget(BillingError):

@@ -7,18 +7,15 @@ back than was charged, for a request, for a transaction and for an organisation,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 import asyncpg
-import msgspec
 
 from penstock_base import money, queries
-from penstock_billing import books, ledger
+from penstock_billing import books, ledger, wishes
 from penstock_billing.books import Transaction
-from penstock_billing.errors import AmountRefused, LedgerRefused, ReferenceReused, UnknownRequest
-from penstock_billing.ledger import Account, AccountKind, Booked, Booking, TransactionKind
+from penstock_billing.errors import AmountRefused, LedgerRefused, UnknownRequest
+from penstock_billing.ledger import Account, AccountKind, Booked, TransactionKind
 from penstock_billing.record import Funding
+from penstock_billing.wishes import Wish
 
 SQL = queries.load("penstock_billing", "giving_back.sql")
 
@@ -26,19 +23,7 @@ CHARGES = frozenset({TransactionKind.USAGE, TransactionKind.MINUTES})
 TURNED_ROUND = frozenset(
     {TransactionKind.TOP_UP, TransactionKind.PAYMENT, TransactionKind.REFUND, TransactionKind.CORRECTION}
 )
-OURS = ("ship:", "minutes:", "lease:", "promotion-expiry:")
-"""How the platform's own references begin; a person's must not, or that booking could not be made."""
 CREDIT_SIDES = (AccountKind.PREPAID, AccountKind.LEASE, AccountKind.PROMOTIONAL)
-
-
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person wants to be booked, and what is noted beside it."""
-
-    ref: str
-    """Why, once: asking again under it changes nothing."""
-    amount_nano_usd: int
-    note: str = ""
-    actor: str = ""
 
 
 async def correct(
@@ -63,10 +48,12 @@ async def correct(
         else:
             entries = await _turn_round(connection, wish, booked, owner)
         return await ledger.book(
-            connection, _booking(wish, TransactionKind.CORRECTION, entries, corrects=transaction_id)
+            connection, wish.booking(TransactionKind.CORRECTION, entries, corrects=transaction_id)
         )
 
-    return await once(connection, wish, TransactionKind.CORRECTION, owner, transaction_id, make)
+    return await wishes.once(
+        connection, wish, TransactionKind.CORRECTION, owner, make, corrects=transaction_id
+    )
 
 
 async def refund_request(
@@ -103,12 +90,20 @@ async def refund_request(
         )
         entries = _concession(organisation_id, event["wallet_project_id"], {side: asked})
         made = await ledger.book(
-            connection, _booking(wish, TransactionKind.REFUND, entries, corrects=charge_id)
+            connection, wish.booking(TransactionKind.REFUND, entries, corrects=charge_id)
         )
         await connection.execute(SQL["add_refund"], made.id, organisation_id, event["request_id"])
         return made
 
-    return await once(connection, wish, TransactionKind.REFUND, organisation_id, charge_id, make)
+    return await wishes.once(
+        connection,
+        wish,
+        TransactionKind.REFUND,
+        organisation_id,
+        make,
+        corrects=charge_id,
+        about={"request_id": event["request_id"]},
+    )
 
 
 async def refund_amount(
@@ -127,52 +122,17 @@ async def refund_amount(
             earned - conceded,
             f"the organisation was charged {money.nano_to_usd(earned)} USD in all",
         )
-        funding = Funding(
-            await connection.fetchval(SQL["funding"], organisation_id, project_id) or Funding.POSTPAID
-        )
-        entries = _concession(organisation_id, project_id, {funding: wish.amount_nano_usd})
-        return await ledger.book(connection, _booking(wish, TransactionKind.REFUND, entries))
-
-    return await once(connection, wish, TransactionKind.REFUND, organisation_id, None, make)
-
-
-async def once(
-    connection: asyncpg.Connection,
-    wish: Wish,
-    kind: TransactionKind,
-    organisation_id: int,
-    corrects: int | None,
-    make: Callable[[], Coroutine[Any, Any, Booked]],
-) -> Booked:
-    """Book a person's wish unless its reference was used; that is looked at first, so a repeat is known.
-
-    Bookings of one organisation wait for each other, so a limit that was read still holds when it is used.
-    """
-    if wish.ref.startswith(OURS):
-        raise LedgerRefused(f"{wish.ref!r} begins as the platform's own references do; choose another")
-    if not 0 < len(wish.ref) <= REF_LENGTH_MAX:
-        raise LedgerRefused(f"a reference has 1 to {REF_LENGTH_MAX} characters")
-    async with connection.transaction():
-        await connection.execute(SQL["lock_organisation"], organisation_id)
-        before = await connection.fetchrow(SQL["booked_before"], wish.ref)
-        if before is None:
-            return await make()
-        same = (
-            before["kind"] == kind
-            and before["organisations"] == [organisation_id]
-            and before["corrects"] == corrects
-            and wish.amount_nano_usd in {0, before["moved_nano_usd"]}
-        )
-        if not same:
-            raise ReferenceReused(
-                f"{wish.ref!r} was used for transaction {before['id']}, which says something else; "
-                "nothing was booked: choose another reference, or see `penstock ledger show "
-                f"{before['id']}`"
+        funding = await connection.fetchval(SQL["funding"], organisation_id, project_id)
+        if funding is None and project_id:
+            raise LedgerRefused(
+                "the project has no wallet of its own: its organisation pays, so name no project"
             )
-        return Booked(before["id"], repeated=True)
+        funding = Funding(funding or Funding.POSTPAID)
+        entries = _concession(organisation_id, project_id, {funding: wish.amount_nano_usd})
+        return await ledger.book(connection, wish.booking(TransactionKind.REFUND, entries))
 
-
-REF_LENGTH_MAX = 200
+    about = {"project_id": project_id, "request_id": None}
+    return await wishes.once(connection, wish, TransactionKind.REFUND, organisation_id, make, about=about)
 
 
 async def _concede(
@@ -299,11 +259,3 @@ def _within(asked: int, left: int, why: str) -> None:
             f"{money.nano_to_usd(asked)} USD cannot be given back: {why}, and "
             f"{money.nano_to_usd(max(0, left))} USD of it is left to give back"
         )
-
-
-def _booking(
-    wish: Wish, kind: TransactionKind, entries: dict[Account, int], corrects: int | None = None
-) -> Booking:
-    return Booking(
-        ref=wish.ref, kind=kind, entries=entries, note=wish.note, actor=wish.actor, corrects=corrects
-    )

@@ -1,18 +1,3 @@
--- name: lock_organisation
--- What a person books about one organisation is booked one after the other: each sees what was given back before.
-select pg_advisory_xact_lock(7306001, hashint8($1::bigint))
-
--- name: booked_before
-select
-  booked.id, booked.kind, booked.corrects,
-  sum(entry.amount_nano_usd) filter (where entry.amount_nano_usd > 0)::bigint as moved_nano_usd,
-  array_agg(distinct account.organisation_id) as organisations
-from billing.ledger_transaction as booked
-join billing.entry on entry.transaction_id = booked.id
-join billing.account on account.id = entry.account_id
-where booked.ref = $1
-group by booked.id
-
 -- name: made_good
 -- What all that makes good some transactions, and makes good what made them good, has moved; by account.
 with recursive good as (

@@ -13,6 +13,7 @@ COMMANDS = {
     "usage": "tokens and cost by day and model",
     "ledger": "balances, transactions and the requests behind them; corrections and refunds",
     "prices": "show, add and schedule prices; price lists; try prices on recorded usage",
+    "credit": "prepaid credit: what there is, top-ups, promotions, how wallets pay",
     "budgets": "what organisations, projects and keys may spend",
     "billing": "closing hours, checking the books, old events in files",
     "models": "the catalog",

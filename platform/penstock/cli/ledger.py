@@ -18,8 +18,8 @@ from penstock.cli.ledger_pages import Names, Shown
 from penstock.settings import Settings
 from penstock_billing import books, giving_back
 from penstock_billing.books import Balance, Transaction
-from penstock_billing.giving_back import Wish
 from penstock_billing.ledger import AccountKind, Booked, TransactionKind
+from penstock_billing.wishes import Wish
 
 DAY = click.DateTime(["%Y-%m-%d"])
 OF_ONE = click.option("--organisation", help="Only this organisation; by default all of them.")

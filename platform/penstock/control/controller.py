@@ -126,6 +126,7 @@ class Controller:
                 self._keep_house(),
                 closing.close_hours(self._pool),
                 spending.watch_budgets(self._pool),
+                spending.expire_promotions(self._pool),
             )
             loops = [group.create_task(loop) for loop in background]
             engines = [group.create_task(self._engine(card)) for card in self.cards]
