@@ -1,0 +1,74 @@
+"""Reconciling after faults: what engines worked on and what is charged have no difference."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from rig.check import oracle
+from rig.client import MODEL
+from rig.room import Room
+from rig.server import until
+
+from penstock.control import reconciling
+from penstock_billing.reconcile.report import Compared, Report
+from penstock_engines import counters
+
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+async def reconcile(room: Room) -> Report:
+    """Reconcile all of the room once everything has come to its end, as its controller would."""
+
+    async def quiet() -> bool:
+        made = await oracle([engine for engine in room.engines if engine.running])
+        return not any(tally["outcome"] == "running" for tally in made.values())
+
+    async def shipped() -> bool:
+        return not await room.behind()
+
+    await until(quiet, "every engine is done with every request")
+    await until(shipped, "the journals are shipped to their ends")
+    async with room.connect() as connection:
+        for engine in room.engines:
+            if engine.running and (sample := await counters.sample(engine.socket)) is not None:
+                await counters.put(connection, engine.name, "m", sample)
+        return await reconciling.reconcile(
+            connection,
+            journal_folder=room.journal,
+            engines={engine.name: engine.socket for engine in room.engines},
+            until=datetime.now(UTC) + timedelta(minutes=1),
+        )
+
+
+async def test_killed_gateways_and_engines_and_clients_that_leave_make_no_difference(room: Room) -> None:
+    await room.start_engine()
+    second = await room.start_engine()
+    await room.start_gateway()
+    await room.start_gateway()
+    async with room.load() as load:
+        for _ in range(2):
+            await load.more(25)
+            await room.gateways[0].kill()
+            await room.gateways[0].start()
+            await load.more(25)
+            await second.kill()
+            await second.start(MODEL, tokens_per_second=100, answer_tokens=1000)
+        await load.more(25)
+    report = await reconcile(room)
+    assert report.differences == []
+    assert report.examined.events > 100
+    assert report.examined.engine_boots == 4
+    assert report.in_flight.journal_records == 0
+
+
+async def test_work_that_nobody_recorded_is_named(room: Room) -> None:
+    engine = await room.start_engine()
+    await room.start_gateway()
+    await room.ask(**STREAM)
+    async with engine._client() as client:
+        body = {"model": MODEL, "prompt": "a b c", "max_tokens": 5}
+        await client.post("/v1/completions", json=body, headers={"x-request-id": "past-the-gateway"})
+    report = await reconcile(room)
+    (one,) = report.differences
+    assert (one.check, one.requests) == (Compared.WORK_IS_RECORDED, ["past-the-gateway"])
+    assert one.expected == "3 input (0 cached), 5 output counted"
