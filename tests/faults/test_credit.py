@@ -1,191 +1,167 @@
-"""Prepaid credit with several gateways, killed ones, and no Postgres: never below the stated bound."""
+"""Prepaid credit while many ask at once and its holders break (rows 25, 26; 9, 10, 38 with leases)."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
-from collections.abc import Callable
 from typing import Any
 
-import asyncpg
 import pytest
 from rig.check import outcomes, settled
 from rig.client import End, Seen
 from rig.load import Load
+from rig.proxy import Cut
 from rig.room import OFFER, Room
 from rig.server import until
 
-from penstock.admission.credit.charge import MARGIN_TOKENS, SILENT_TOKENS_PER_S, STEP_TOKENS
-from penstock.serving.relay import CHECK_EVERY_S
-from penstock_billing.leases import Wallet
-from penstock_billing.testing import credit_nano_usd, fund
+from penstock.admission.credit.charge import STEP_TOKENS
 
-OUTPUT = OFFER.output_pico_usd // 1000
-"""Nano-dollars per token."""
-CENT = 10_000_000
-STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+DOLLAR = 1_000_000_000
+CENT = DOLLAR // 100
+OUTPUT_NANO_USD = OFFER.output_pico_usd // 1000
+"""Of one token."""
 
 
-@pytest.fixture
-def prepaid(room: Room) -> Callable[..., Any]:
-    """Make the organisation that the load comes from prepaid; gateways know it within a second."""
-
-    async def make(nano_usd: int, *, strict: bool = False) -> Wallet:
-        async with room.connect() as connection:
-            wallet = Wallet(await connection.fetchval("select id from access.organisation"))
-            await fund(connection, wallet, nano_usd, strict=strict)
-        return wallet
-
-    return make
+def refusals(seen: list[Seen]) -> set[str]:
+    """Why requests were not answered."""
+    return {str((one.error or {}).get("code", one.end)) for one in seen if one.end is not End.FINISHED}
 
 
-async def credit(room: Room, wallet: Wallet) -> int:
-    async with room.connect() as connection:
-        return await credit_nano_usd(connection, wallet)
-
-
-async def leased(room: Room) -> list[asyncpg.Record]:
-    async with room.connect() as connection:
-        return await connection.fetch("select * from billing.lease where released_at is null")
-
-
-def refused(seen: list[Seen], code: str = "insufficient_credit") -> list[Seen]:
-    return [one for one in seen if one.end is End.REFUSED and (one.error or {}).get("code") == code]
-
-
-async def runs_dry(load: Load, times: int) -> None:
-    """Wait until requests were refused for want of credit so often."""
-
-    async def is_dry() -> bool:
-        return len(refused(load.seen)) >= times
-
-    await until(is_dry, "the credit is used up", within_s=120)
-
-
-def long_streams(chance: random.Random) -> dict[str, Any]:
-    return {
-        "messages": [{"role": "user", "content": "Hello"}],
-        "max_tokens": chance.randint(200, 1500),
-        "n": chance.choice((1, 1, 2)),
-        **STREAM,
-    }
-
-
-def anything(chance: random.Random) -> dict[str, Any]:
-    return {
-        "messages": [{"role": "user", "content": "Hello"}],
-        "max_tokens": chance.randint(5, 300),
-        "n": chance.choice((1, 2)),
-    } | chance.choice(({}, STREAM))
-
-
-async def test_elastic_credit_of_two_gateways_ends_within_its_bound(room: Room, prepaid: Any) -> None:
-    """A wallet runs dry under load: streams are stopped in words, and hardly more is made than is paid."""
-    clients, tokens_per_s = 8, 200
-    wallet = await prepaid(20_000 * OUTPUT)
-    await room.start_engine(tokens_per_second=tokens_per_s, answer_tokens=5_000)
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "elastic"])
+async def test_a_thousand_requests_at_once_on_a_cent_spend_no_more_than_it(room: Room, strict: bool) -> None:
+    """Row 25: three times as much as there is, at two gateways that know nothing of each other."""
+    await room.start_engine(batch_max=2000, tokens_per_second=200)
+    wallet = await room.fund(CENT, strict=strict)
     await asyncio.gather(room.start_gateway(), room.start_gateway())
-    async with room.load(clients=clients, make=long_streams) as load:
-        await runs_dry(load, 6)
+    seen = await asyncio.gather(
+        *(
+            room.ask(
+                room.gateways[number % 2], max_tokens=50, patience_s=150, **(STREAM if number % 3 else {})
+            )
+            for number in range(1000)
+        )
+    )
+    # A database that is asked by a thousand at once may be late: then nothing is admitted either.
+    assert refusals(seen) <= {"insufficient_credit", "credit_unavailable"}
+    assert "insufficient_credit" in refusals(seen)
     events = await room.check()
-    ended = [one for one in load.seen if (one.error or {}).get("code") == "insufficient_credit"]
-    stopped = [one for one in ended if one.status == 200]
-    assert len(stopped) == outcomes(events)["credit_ended"] > 0
-    assert all(one.usage is not None for one in stopped)
-    # billing/README.md, "The overdraft": what could be made by every stream that ran, unheld or unseen.
-    unseen = tokens_per_s * CHECK_EVERY_S
-    bound = clients * 2 * OUTPUT * (STEP_TOKENS + unseen)
-    left = await credit(room, wallet)
-    assert -bound <= left <= 4 * CENT
-    # And it is no accident of a wide bound: by far most of it was stopped in time.
-    assert left > -clients * 2 * OUTPUT * (STEP_TOKENS + MARGIN_TOKENS + SILENT_TOKENS_PER_S)
+    assert 0 <= await room.credit(wallet) < CENT
+    assert outcomes(events)["done"] > 50
 
 
-async def test_strict_credit_never_goes_below_nothing_whoever_is_killed(room: Room, prepaid: Any) -> None:
-    """SIGKILL again and again while a strict wallet runs dry; what the dead held comes back."""
-    wallet = await prepaid(30_000 * OUTPUT, strict=True)
-    await room.start_engine(tokens_per_second=400, answer_tokens=5_000)
+async def test_streams_that_outlive_their_credit_end_in_words_and_within_the_bound(room: Room) -> None:
+    """Row 25: elastic streams whose credit ends while they run, at two gateways."""
+    streams, tokens = 20, 1000
+    await room.start_engine(tokens_per_second=150, answer_tokens=tokens)
+    wallet = await room.fund(streams * tokens * OUTPUT_NANO_USD // 2)
     await asyncio.gather(room.start_gateway(), room.start_gateway())
-    lowest = 0
-    async with room.load(clients=8, make=anything) as load:
-        for victim in (0, 1, 0):
-            await load.more(12)
-            await room.gateways[victim].kill()
-            lowest = min(lowest, await credit(room, wallet))
-            await room.gateways[victim].start()
-        await runs_dry(load, 10)
-    await room.check()
-    assert min(lowest, await credit(room, wallet)) == 0 <= await credit(room, wallet)
-
-    async def only_the_living_hold() -> bool:
-        return len(await leased(room)) <= 2
-
-    await until(only_the_living_hold, "the leases of the dead are released")
-    await room.check()
-    assert await credit(room, wallet) >= 0
+    seen = await asyncio.gather(
+        *(room.ask(room.gateways[number % 2], max_tokens=tokens, **STREAM) for number in range(streams))
+    )
+    assert refusals(seen) == {"insufficient_credit"}
+    assert outcomes(await room.check())["credit_ended"] >= 1
+    # Each may have gone on for a step that nobody had lent to it yet.
+    assert -streams * STEP_TOKENS * OUTPUT_NANO_USD <= await room.credit(wallet)
 
 
-async def test_a_dead_gateways_lease_is_released_once_its_journal_is_shipped(
-    room: Room, prepaid: Any
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "elastic"])
+async def test_what_a_dead_gateway_held_comes_back_once_all_it_wrote_is_shipped(
+    room: Room, strict: bool
 ) -> None:
-    wallet = await prepaid(100 * CENT)
+    """Row 26: SIGKILL of a holder under load, also with its last records still on its disk only."""
     await room.start_engine()
-    first = await room.start_gateway()
-    seen = await room.ask(first)
-    assert seen.end is End.FINISHED
-    [lease] = await leased(room)
-    assert lease["granted_nano_usd"] >= CENT
-    await room.event(seen)
-    await first.kill()
-    await settled(3)
-    # Nobody is there who could ship what it may have left: what it holds is held.
-    assert [row["id"] for row in await leased(room)] == [lease["id"]]
-    second = await room.start_gateway()
-    assert (await room.ask(second)).end is End.FINISHED
+    wallet = await room.fund(DOLLAR, strict=strict)
+    holder, other = await asyncio.gather(room.start_gateway(), room.start_gateway())
+    async with room.load() as load:
+        await load.more(20)
+        await holder.kill()
+        await holder.start()
+        await load.more(20)
+        room.to_postgres.freeze()
+        await load.more(5)
+        await holder.kill()
+        assert await dead_and_settled(room) <= 1  # nothing can have been shipped since
+        room.to_postgres.reset()
+        room.to_postgres.thaw()
+        await holder.start()
+        await load.more(20)
+    assert other.running
+    await room.check()
 
-    async def is_released() -> bool:
-        return lease["id"] not in {row["id"] for row in await leased(room)}
+    async def released() -> bool:
+        return await room.fetchval(
+            "select count(*) = 2 from billing.lease join billing.gateway_boot using (boot_id)"
+            " where settled_at is not null and released_at is not null"
+        )
 
-    await until(is_released, "the dead gateway's lease is released")
-    cost = sum(event["cost_nano_usd"] for event in await room.check())
-    assert await credit(room, wallet) == 100 * CENT - cost
+    await until(released, "both dead processes' leases are released")
+    spent = await room.fetchval("select sum(cost_nano_usd)::bigint from billing.usage_event")
+    assert await room.credit(wallet) == DOLLAR - spent
+    await room.check()
 
 
-async def test_a_gateway_that_stops_leaves_no_lease(room: Room, prepaid: Any) -> None:
-    wallet = await prepaid(100 * CENT)
+async def dead_and_settled(room: Room) -> int:
+    return int(await room.fetchval("select count(*) from billing.gateway_boot where settled_at is not null"))
+
+
+async def test_a_stopped_gateway_keeps_its_lease_and_settles_it_once(room: Room) -> None:
+    """Row 38: SIGSTOP of a holder until others have looked for dead processes: nobody takes what it holds."""
     await room.start_engine()
-    gateway = await room.start_gateway()
-    assert (await room.ask(gateway)).end is End.FINISHED
-    gateway.send(signal.SIGTERM)
-    await gateway.ended()
-    assert await leased(room) == []
-    cost = sum(event["cost_nano_usd"] for event in await room.check())
-    assert await credit(room, wallet) == 100 * CENT - cost
+    await room.fund(DOLLAR, strict=True)
+    stopped, other = await asyncio.gather(room.start_gateway(), room.start_gateway())
+    async with room.load(clients=8) as load:
+        await load.more(20)
+        stopped.send(signal.SIGSTOP)
+        await room.ask(other)
+        await settled(7)  # others look for dead processes' files every 5 s
+        assert await dead_and_settled(room) == 0
+        stopped.send(signal.SIGCONT)
+        await load.more(20)
+    assert outcomes(await room.check())["done"] > 20
 
 
-async def test_without_postgres_leased_credit_is_used_up_and_then_it_is_said(
-    room: Room, prepaid: Any
-) -> None:
-    wallet = await prepaid(100 * CENT)
-    await room.start_engine(tokens_per_second=1000, answer_tokens=5_000)
+async def test_prepaid_requests_are_served_from_leases_while_postgres_is_away(room: Room) -> None:
+    """Row 10: what was lent is spent, and nothing else; credit that was never lent is not promised."""
+    await room.start_engine()
+    wallet = await room.fund(CENT, strict=True)
     gateway = await room.start_gateway()
-    body = {"max_tokens": 1000, "messages": [{"role": "user", "content": "Hello"}]}
-    assert (await room.ask(gateway, **body, **STREAM)).end is End.FINISHED
+    assert (await room.ask(max_tokens=5)).end is End.FINISHED
     await room.server.stop_immediately()
-    served, answer = 0, None
-    while answer is None or answer.end is not End.REFUSED:
-        answer = await room.ask(gateway, **body, **STREAM)
-        served += answer.end is End.FINISHED
-        assert served < 200
-    assert served > 3
-    assert (answer.status, (answer.error or {}).get("code")) == (503, "credit_unavailable")
-    assert answer.headers["retry-after"] == "1"
+    # All that there is was lent: a cent.
+    served = [await room.ask(max_tokens=20, **STREAM) for _ in range(20)]
+    assert {one.end for one in served} == {End.FINISHED}
+    many = await asyncio.gather(*(room.ask(max_tokens=1000, n=2, **STREAM) for _ in range(20)))
+    assert refusals(list(many)) == {"credit_unavailable"}
     await room.server.start()
-
-    async def serves() -> bool:
-        return (await room.ask(gateway, max_tokens=5)).end is End.FINISHED
-
-    await until(serves, "the gateway leases again")
+    await until(gateway.ready, "the gateway is ready")
     await room.check()
-    assert await credit(room, wallet) > 0
+    assert 0 <= await room.credit(wallet) < CENT
+
+
+async def test_leases_whose_commit_got_no_answer_are_lent_once(room: Room) -> None:
+    """Row 9: answers to commits are lost while credit is lent and given back under load."""
+    await room.start_engine()
+    await room.fund(DOLLAR)
+    await asyncio.gather(room.start_gateway(), room.start_gateway())
+    async with room.load() as load:
+        for number in range(1, 7):
+            room.to_postgres.cut_at(b"COMMIT", Cut.AFTER if number % 2 else Cut.BEFORE)
+            # A new gateway leases at once, so that some of the commits are those of leases.
+            if number % 3 == 0:
+                await room.gateways[0].kill()
+                await room.gateways[0].start()
+
+            async def has_tripped(wanted: int = number) -> bool:
+                return room.to_postgres.tripped >= wanted
+
+            await until(has_tripped, f"cut {number} happened")
+            await load.more(5)
+    assert unforeseen(load) == set()
+    await room.check()
+
+
+def unforeseen(load: Load) -> set[str]:
+    """Refusals that have nothing to do with a database that is away, or a gateway that has just started."""
+    refused = [one for one in load.seen if one.end is End.REFUSED]
+    return refusals(refused) - {"credit_unavailable", "key_check_unavailable", "model_not_ready"}

@@ -25,7 +25,7 @@ from penstock.edge.openai import ChatAsked, CompletionsAsked, EmbeddingsAsked
 from penstock.edge.problems import Problem
 from penstock.edge.refusals import BadRequest, NoPrice, UnknownModel
 from penstock.observe import metrics
-from penstock.routing.directory import Directory
+from penstock.routing.directory import Directory, NoEngine
 from penstock.serving.call import Call, Surface, UsageView
 from penstock.serving.conduct import Conductor, MeteringFailed
 from penstock_base import ids
@@ -208,6 +208,9 @@ class Inference:
     def _card(self, model: str) -> ModelCard:
         """The card of a model that has engines here; raises UnknownModel."""
         card = self._shelf.get(model)
+        if card is not None and not self._directory.loaded:
+            # A gateway that has just started knows no engine, which is not to say that there is none.
+            raise NoEngine(model, "this gateway has just started")
         offered = self._directory.models()
         if card is None or model not in offered:
             raise UnknownModel(model, offered)

@@ -1,4 +1,4 @@
-"""What must hold after every fault: the invariants I1 to I4, I7, I8, I10 and I11, over all there is."""
+"""What must hold after every fault: the invariants I1 to I8, I10 and I11, over all there is."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from rig.processes import Engine
 from rig.server import until
 
 from penstock_billing import frames, invariants, record
+from penstock_billing.leases import Wallet
 from penstock_billing.record import Outcome, UsageRecord
+from penstock_billing.testing import credit_nano_usd
 
-EXACT = {Outcome.DONE.value, Outcome.CLIENT_GONE.value, "credit_ended"}
+EXACT = {Outcome.DONE.value, Outcome.CLIENT_GONE.value, Outcome.CREDIT_ENDED.value}
 """Charged as the engine counted."""
 FREE = {Outcome.ENGINE_FAILED.value, Outcome.STALLED.value, Outcome.SHUTDOWN.value}
 """Our own failures."""
@@ -89,6 +91,7 @@ async def check(
     refused = await set_aside(connection)
     check_sums([usage for usage in journalled(folder) if usage.event_id not in refused], events)
     await check_books(connection, events)
+    await check_credit(connection)
     check_clients([one for one in seen if one.request_id not in given_up], events)
     check_engines(made, events)
     return events
@@ -153,7 +156,7 @@ def check_sums(journal: Sequence[UsageRecord], events: Sequence[asyncpg.Record])
 
 
 async def check_books(connection: asyncpg.Connection, events: Sequence[asyncpg.Record]) -> None:
-    """I3 and I4: events, roll-ups and ledger agree, and every transaction sums to zero."""
+    """I3, I4 and I6: events, roll-ups, ledger and leases agree, and every transaction sums to zero."""
     assert await invariants.check(connection) == []
     cost = sum(event["cost_nano_usd"] for event in events)
     assert (
@@ -165,6 +168,24 @@ async def check_books(connection: asyncpg.Connection, events: Sequence[asyncpg.R
     )
     minutes = await connection.fetchval("select coalesce(sum(cost_nano_usd), 0) from billing.minute_charge")
     assert revenue == cost + minutes
+
+
+async def check_credit(connection: asyncpg.Connection) -> None:
+    """I5: a prepaid wallet has what was paid in less what its requests cost; a strict one at least 0."""
+    wallets = await connection.fetch(
+        "select organisation_id, project_id, strict from billing.wallet where funding = 'prepaid'"
+    )
+    for organisation_id, project_id, strict in wallets:
+        credit = await credit_nano_usd(connection, Wallet(organisation_id, project_id))
+        paid_in, spent = await connection.fetchrow(
+            "select (select coalesce(sum(posted_nano_usd), 0) from billing.account"
+            "  where organisation_id = $1 and project_id = $2 and kind in ('cash', 'promotion_cost')),"
+            " (select coalesce(sum(cost_nano_usd), 0) from billing.usage_event"
+            "  where organisation_id = $1 and wallet_project_id = $2 and funding = 'prepaid')",
+            *(organisation_id, project_id),
+        )
+        assert credit == paid_in - spent
+        assert credit >= 0 or not strict, f"{-credit} nano-dollars more were spent than were there (I5)"
 
 
 def check_clients(seen: Sequence[Seen], events: Sequence[asyncpg.Record]) -> None:

@@ -20,7 +20,9 @@ from rig.server import AWAY, Server, until
 
 from penstock.access import keys
 from penstock_billing import prices
+from penstock_billing.leases import Wallet
 from penstock_billing.prices import Offer
+from penstock_billing.testing import credit_nano_usd, fund
 from penstock_engines import registry
 from penstock_engines.registry import Registered
 
@@ -129,6 +131,19 @@ class Room:
         seen = await ask(gateway or self.gateways[0], self.key, body, name=name, **options)
         self.asked.append(seen)
         return seen
+
+    async def fund(self, nano_usd: int, *, strict: bool = False) -> Wallet:
+        """Make the load's organisation prepaid, and add credit; gateways know it within a second."""
+        async with self.connect() as connection:
+            organisation_id = await connection.fetchval("select organisation_id from access.api_key limit 1")
+            wallet = Wallet(organisation_id)
+            await fund(connection, wallet, nano_usd, strict=strict)
+        return wallet
+
+    async def credit(self, wallet: Wallet) -> int:
+        """What a wallet has, in nano-dollars, leased or not."""
+        async with self.connect() as connection:
+            return await credit_nano_usd(connection, wallet)
 
     async def event(self, seen: Seen) -> asyncpg.Record:
         """The record of a request, as soon as it is in Postgres."""
