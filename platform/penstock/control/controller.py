@@ -16,10 +16,13 @@ import asyncpg
 from penstock.admission.idempotency import claims
 from penstock.changes import Change, Changes
 from penstock.control import closing, spending
+from penstock.control.reconciling import Reconciling
+from penstock.control.running import Running
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
 from penstock_base import database, ids
 from penstock_billing import partitions, prices
+from penstock_billing.intervals import IntervalKind, Subject
 from penstock_billing.prices import Offer
 from penstock_billing.shipper import DATABASE_AWAY
 from penstock_catalog import artifacts
@@ -42,6 +45,10 @@ SYNC_EVERY_S = 1.0
 FIGURES_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 3600.0
 STARTING = ReplicaState.STARTING.value
+RUNS = frozenset({ReplicaState.READY, ReplicaState.DRAINING})
+"""The states of an engine between ready and stopped."""
+POOLED = "pooled"
+"""The instance type of an engine of ours that everybody shares, as minute prices would name it."""
 
 
 class UnknownModelError(Exception):
@@ -59,6 +66,8 @@ class Controller:
         self._changes = Changes(settings.redis_url)
         self._boot = ids.random_text(10)
         self._replicas: dict[str, Replica] = {}
+        self._running = Running(pool, self._boot)
+        self._reconciling = Reconciling(settings, pool, self._replicas)
         self._untold: set[str] = set()
         self._draining = False
         self._fetching: dict[str, Registered] = {}
@@ -102,6 +111,7 @@ class Controller:
     async def _prepare(self) -> None:
         """Forget engines of a dead controller, and make the cards' prices the current ones."""
         await registry.clear_others(self._pool, self._boot)
+        await self._running.begin()
         offers = [
             Offer(
                 card.id,
@@ -127,6 +137,10 @@ class Controller:
                 closing.close_hours(self._pool),
                 spending.watch_budgets(self._pool),
                 spending.expire_promotions(self._pool),
+                self._running.see(),
+                self._running.charge(),
+                self._reconciling.count(),
+                self._reconciling.run(),
             )
             loops = [group.create_task(loop) for loop in background]
             engines = [group.create_task(self._engine(card)) for card in self.cards]
@@ -136,6 +150,7 @@ class Controller:
             await asyncio.gather(*(r.stop(self._settings.drain_s) for r in self._replicas.values()))
             for task in (*engines, *loops):
                 task.cancel()
+        await self._running.finish()
         await self._launcher.close()
 
     async def _engine(self, card: ModelCard) -> None:
@@ -173,6 +188,11 @@ class Controller:
             extra={"replica": replica_id, "model": replica.spec.model, "reason": replica.reason},
         )
         self._untold.add(replica_id)
+        # Engines of pools cost nobody; what they cost us is known from the same intervals.
+        instance = Subject(
+            kind=IntervalKind.INSTANCE, id=replica_id, priced_as=POOLED, model=replica.spec.model
+        )
+        self._running.changed(instance, ready=replica.state in RUNS)
         try:
             await self._tell_one(replica_id)
         except DATABASE_AWAY as error:
