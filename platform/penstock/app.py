@@ -190,12 +190,13 @@ class Gateway:
 
     async def _figures(self) -> None:
         """Show the journal's state to Prometheus."""
-        shipped = conflicts = 0
+        shipped = conflicts = recovered = 0
         while True:
             state = self.shipper.state
             journal_metrics.SHIPPED.inc(state.frames - shipped)
             journal_metrics.DUPLICATES.inc(state.conflicts - conflicts)
-            shipped, conflicts = state.frames, state.conflicts
+            journal_metrics.RECOVERED.inc(state.recovered - recovered)
+            shipped, conflicts, recovered = state.frames, state.conflicts, state.recovered
             journal_metrics.HEALTHY.set(self.journal.healthy)
             journal_metrics.BEHIND_BYTES.set(self.shipper.bytes_behind)
             journal_metrics.BEHIND_SECONDS.set(self.shipper.oldest_unshipped_s)

@@ -25,6 +25,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """This long before the first token."""
     cached_tokens: int = 0
     """Says that so many prompt tokens came from the cache (at most all of them)."""
+    reasoning_tokens: int = 0
+    """Says that each choice of a chat begins with so many tokens of reasoning."""
 
     @property
     def stepwise(self) -> bool:

@@ -133,6 +133,8 @@ class Connection(asyncio.Protocol):
         request_id = self._name()
         form = FORMS[path](request_id, settings.model.encode(), usage, continuous)
         choices = asked.n or 1
+        if isinstance(form, wire.ChatWire):
+            form.reasoning, form.choices = fault.reasoning_tokens, choices
         tally = self._engine.begin(request_id.decode(), prompt, min(fault.cached_tokens, prompt))
 
         def whole() -> None:

@@ -66,6 +66,10 @@ class Head:
 class ChatWire:
     """The bytes of one chat completion."""
 
+    reasoning = 0
+    """How many tokens each choice begins with that are reasoning; 0: a model that does not reason."""
+    choices = 1
+
     def __init__(self, request_id: bytes, model: bytes, usage: bool, continuous: bool) -> None:
         self._usage = usage
         self._continuous = continuous
@@ -109,13 +113,16 @@ class ChatWire:
         """The event after the last token, where the client asked for usage."""
         return chunk(
             b'%b"choices":[],"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d,'
-            b'"prompt_tokens_details":{"cached_tokens":%d,"created_cache_tokens":0}},%b}\n\n'
+            b'"prompt_tokens_details":{"cached_tokens":%d,"created_cache_tokens":0}%b},%b}\n\n'
             % (
                 self._start,
                 prompt_tokens,
                 prompt_tokens + completion_tokens,
                 completion_tokens,
                 cached_tokens,
+                b',"completion_tokens_details":' + self._details(completion_tokens, self.choices)
+                if self.reasoning
+                else b"",
                 FINGERPRINT,
             )
         )
@@ -141,7 +148,9 @@ class ChatWire:
             self._model,
             listed,
             FINGERPRINT,
-            whole_usage(prompt_tokens, cached_tokens, choices * tokens, b"0"),
+            whole_usage(
+                prompt_tokens, cached_tokens, choices * tokens, b"0", self._details(choices * tokens, choices)
+            ),
         )
 
     def _counts(self, prompt_tokens: int, completion_tokens: int) -> bytes:
@@ -149,8 +158,18 @@ class ChatWire:
             return b""
         return (
             b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d,'
-            b'"completion_tokens_details":null}'
-        ) % (prompt_tokens, prompt_tokens + completion_tokens, completion_tokens)
+            b'"completion_tokens_details":%b}'
+        ) % (
+            prompt_tokens,
+            prompt_tokens + completion_tokens,
+            completion_tokens,
+            self._details(completion_tokens, 1),
+        )
+
+    def _details(self, completion_tokens: int, choices: int) -> bytes:
+        if not self.reasoning:
+            return b"null"
+        return b'{"reasoning_tokens":%d}' % min(completion_tokens, choices * self.reasoning)
 
 
 class CompletionWire:
@@ -232,13 +251,15 @@ class CompletionWire:
 Wire = ChatWire | CompletionWire
 
 
-def whole_usage(prompt_tokens: int, cached_tokens: int, completion_tokens: int, created: bytes) -> bytes:
+def whole_usage(
+    prompt_tokens: int, cached_tokens: int, completion_tokens: int, created: bytes, details: bytes = b"null"
+) -> bytes:
     """The usage of an answer that is not streamed."""
     return (
         b'"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d,"prompt_tokens_details":'
         b'{"cached_tokens":%d,"created_cache_tokens":%b,"multimodal_tokens":null},'
-        b'"completion_tokens_details":null}'
-    ) % (prompt_tokens, prompt_tokens + completion_tokens, completion_tokens, cached_tokens, created)
+        b'"completion_tokens_details":%b}'
+    ) % (prompt_tokens, prompt_tokens + completion_tokens, completion_tokens, cached_tokens, created, details)
 
 
 def embeddings(request_id: bytes, model: bytes, vectors: Sequence[bytes], prompt_tokens: int) -> bytes:

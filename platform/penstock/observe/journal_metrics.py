@@ -21,3 +21,6 @@ SHIPPED = Counter("penstock_journal_shipped_records", "Records moved from journa
 DUPLICATES = Counter(
     "penstock_journal_duplicate_records", "Records that Postgres had although the cursor said otherwise"
 )
+RECOVERED = Counter(
+    "penstock_recovered_streams", "Streams of killed gateways, charged as far as they had been noted"
+)

@@ -32,6 +32,11 @@ IN_FLIGHT = Gauge(
     "penstock_requests_in_flight", "Requests at an engine", ["model"], multiprocess_mode="livesum"
 )
 
+ABORTS = Counter(
+    "penstock_engine_aborts",
+    "Requests that an engine was told to stop and that are charged, by what it said afterwards",
+    ["result"],
+)
 IDEMPOTENCY = Counter(
     "penstock_idempotency_requests",
     "Requests with an Idempotency-Key or an SDK's retry id, by what became of them",
@@ -78,3 +83,9 @@ def duration(surface: str, model: str) -> Histogram:
 def idempotency(result: str) -> Counter:
     """The counter of requests that could be repeats, by what became of them (claimed, replayed, …)."""
     return IDEMPOTENCY.labels(result)
+
+
+@cache
+def aborts(result: str) -> Counter:
+    """The counter of aborted requests: "stopped", "finished" by itself just before, or "unconfirmed"."""
+    return ABORTS.labels(result)

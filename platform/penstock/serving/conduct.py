@@ -215,7 +215,9 @@ class Attempt:
 
     def settle(self, outcome: Outcome, receipt: EngineUsage | None) -> tuple[Outcome, int]:
         """Record the end: how it finally counts, and the cost in nano-dollars; raises MeteringFailed."""
-        usage = receipt or _usage(self.relay)
+        usage = _usage(self.relay)
+        if receipt is not None:
+            usage = receipt.with_reasoning_of(usage)
         # No prompt has no tokens: an engine that says so has not counted.
         if outcome is Outcome.DONE and (usage is None or not usage.prompt_tokens):
             logger.error("answer without a token count", extra={"replica": self.target.registered.id})

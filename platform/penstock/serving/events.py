@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from penstock.serving.call import UsageView
-from penstock.serving.usage import EngineUsage, decode_usage
+from penstock.serving.usage import CompletionDetails, EngineUsage, decode_usage
 
 END = b"\n\n"
 DONE = b"data: [DONE]"
@@ -113,7 +113,9 @@ class EventStream:
         counts = {index: decode_usage(count) for index, count in self._counts.items()}
         # Each choice repeats its prompt's count; the n choices of a prompt stand together.
         prompts = {index // self._n: count.prompt_tokens for index, count in counts.items()}
-        return EngineUsage(sum(prompts.values()), sum(count.output_tokens for count in counts.values()))
+        reasoning = CompletionDetails(sum(count.reasoning_tokens for count in counts.values()))
+        output = sum(count.output_tokens for count in counts.values())
+        return EngineUsage(sum(prompts.values()), output, None, reasoning)
 
     def _pass(self, event: bytes) -> bytes:
         """Note one event's count and cut it as the client's view says."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 
+from penstock.observe import metrics
 from penstock.serving.usage import EngineUsage, PromptDetails
 from penstock_engines.client import EngineAddress, EngineGone, ask, get
+
+logger = logging.getLogger(__name__)
 
 WAIT_MS = 1000
 """How long the engine may take to be done with a request whose client left."""
@@ -19,6 +24,9 @@ class Receipt(msgspec.Struct, frozen=True):
     cached_tokens: int
     completion_tokens: int
     finished: bool
+    """The counts are final: the engine works on no part of it."""
+    aborted: bool = False
+    """A part of it was cut before its own end."""
 
 
 decode = msgspec.json.Decoder(Receipt).decode
@@ -27,11 +35,18 @@ decode = msgspec.json.Decoder(Receipt).decode
 async def fetch(address: EngineAddress, request_id: str) -> EngineUsage | None:
     """Wait until the engine has stopped the request; its count, or None if it cannot say within a second.
 
-    An engine that is not one of Penstock's has no receipts; then the last count seen on the stream stands.
+    Then the last count seen on the stream stands, and nobody knows whether the engine works on: it is logged
+    and counted. An engine that is not one of Penstock's never can say.
     """
     receipt = await _ask(address, request_id, WAIT_MS)
     if receipt is None or not receipt.finished:
+        metrics.aborts("unconfirmed").inc()
+        logger.warning(
+            "an engine did not confirm that it stopped",
+            extra={"request_id": request_id, "reason": "it works on" if receipt else "it does not say"},
+        )
         return None
+    metrics.aborts("stopped" if receipt.aborted else "finished").inc()
     return EngineUsage(receipt.prompt_tokens, receipt.completion_tokens, PromptDetails(receipt.cached_tokens))
 
 

@@ -45,6 +45,13 @@ class EngineUsage(msgspec.Struct, frozen=True):
         details = self.prompt_tokens_details
         return (details.cached_tokens or 0) if details else 0
 
+    def with_reasoning_of(self, seen: EngineUsage | None) -> EngineUsage:
+        """The same counts, with as many tokens of reasoning as were seen: a receipt does not tell them."""
+        if seen is None or not seen.reasoning_tokens:
+            return self
+        details = CompletionDetails(min(seen.reasoning_tokens, self.output_tokens))
+        return msgspec.structs.replace(self, completion_tokens_details=details)
+
     @property
     def reasoning_tokens(self) -> int:
         """Output tokens spent on reasoning: a part of `output_tokens`."""
