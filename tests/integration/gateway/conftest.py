@@ -31,6 +31,7 @@ from penstock_engines import registry
 from penstock_engines.registry import Registered
 
 MODEL = "penstock/demo-chat"
+EMBED = "penstock/demo-embed"
 PEPPER = b"p" * 32
 T = TypeVar("T")
 
@@ -127,7 +128,9 @@ async def bench(database_url: str, database: asyncpg.Pool, tmp_path: Path) -> As
         )
         async with database.acquire() as connection:
             key = await keys.create(connection, PEPPER, name="test", organisation="acme")
-            await prices.sync_list(connection, [Offer(MODEL, 100_000, 50_000, 400_000)])
+            await prices.sync_list(
+                connection, [Offer(MODEL, 100_000, 50_000, 400_000), Offer(EMBED, 18_750, 18_750, 0)]
+            )
 
         gateway = await open_gateway(settings)
         listener = socket.socket()
@@ -145,11 +148,13 @@ async def bench(database_url: str, database: asyncpg.Pool, tmp_path: Path) -> As
         )
         bench = Bench(f"http://127.0.0.1:{listener.getsockname()[1]}", key, gateway, server, database, None)  # type: ignore[arg-type]
 
-        async def start_engine(name: str = "a", batch_max: int = 64, **options: object) -> Engine:
+        async def start_engine(
+            name: str = "a", batch_max: int = 64, model: str = MODEL, **options: object
+        ) -> Engine:
             at = folder / f"{name}.sock"
             arguments = [f"--{k.replace('_', '-')}={v}" for k, v in options.items()]
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "penstock_engines.simulated", "--uds", str(at), "--model", MODEL),
+                *(sys.executable, "-m", "penstock_engines.simulated", "--uds", str(at), "--model", model),
                 *(*arguments, "--parent", str(os.getpid())),
             )
 
@@ -164,7 +169,7 @@ async def bench(database_url: str, database: asyncpg.Pool, tmp_path: Path) -> As
                 return True if at.exists() else None
 
             await until(listening)
-            await registry.put(database, Registered(name, MODEL, "ready", at, batch_max, None), "test")
+            await registry.put(database, Registered(name, model, "ready", at, batch_max, None), "test")
             await gateway.directory.refresh(database)
             engine = Engine(name, at, process)
             bench.engines.append(engine)
