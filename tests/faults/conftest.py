@@ -15,10 +15,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from rig import shim
+from rig.redis_server import RedisServer
 from rig.room import Room, open_room
 from rig.server import Server
 
-from penstock.local import valkey
 from penstock_base import migrations
 
 ROOMS = [
@@ -48,12 +48,13 @@ def fault_server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[Path]:
-    """The socket of a Valkey."""
+def redis_server() -> Iterator[RedisServer]:
+    """One Valkey for all rooms; a test may kill it."""
     with tempfile.TemporaryDirectory(prefix="pf-vk-") as folder:
-        running = asyncio.run(valkey.start(Path(folder) / "valkey"))
-        yield Path(running.url.removeprefix("unix://"))
-        asyncio.run(running.stop())
+        server = RedisServer(Path(folder) / "valkey")
+        asyncio.run(server.mend())
+        yield server
+        asyncio.run(server.kill())
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +63,6 @@ def shim_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def room(fault_server: Server, redis_server: Path, shim_library: Path) -> AsyncIterator[Room]:
-    async with open_room(fault_server, lambda: redis_server, shim_library) as room:
+async def room(fault_server: Server, redis_server: RedisServer, shim_library: Path) -> AsyncIterator[Room]:
+    async with open_room(fault_server, redis_server, shim_library) as room:
         yield room

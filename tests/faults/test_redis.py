@@ -9,10 +9,8 @@ import pytest
 import redis.asyncio
 from rig.client import End
 from rig.proxy import Proxy
-from rig.room import PEPPER, Room
+from rig.room import Room
 from rig.server import until
-
-from penstock.access import keys
 
 
 async def test_a_redis_that_forgets_everything_changes_nothing(room: Room) -> None:
@@ -54,9 +52,7 @@ async def test_no_answer_waits_for_redis(room: Room, trouble: object) -> None:
         late = len(load.seen) + 4
         await load.more(40)
         # What changes is still noticed, though not at once; and a gateway starts without Redis too.
-        async with room.connect() as connection:
-            key = await keys.create(connection, PEPPER, name="late", organisation="late")
-        room.key = key
+        room.key = await room.new_key("late")
         assert (await room.ask(gateway)).end is End.FINISHED
         other = await room.start_gateway()
         assert (await room.ask(other)).end is End.FINISHED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rig.client import MODEL, Seen, ask
 from rig.load import Load, Make, mixed
 from rig.processes import Engine, Gateway
 from rig.proxy import Proxy
+from rig.redis_server import RedisServer
 from rig.server import AWAY, Server, until
 
 from penstock.access import keys
@@ -27,6 +28,8 @@ from penstock_engines import registry
 from penstock_engines.registry import Registered
 
 PEPPER = bytes(range(32))
+LOADER = "acme"
+"""The organisation that the load belongs to."""
 OFFER = Offer(MODEL, 150_000, 75_000, 600_000)
 
 
@@ -36,6 +39,7 @@ class Room:
 
     folder: Path
     server: Server
+    redis: RedisServer
     name: str
     """Of the database."""
     key: str
@@ -85,7 +89,9 @@ class Room:
     async def start_engine(self, batch_max: int = 64, **options: float) -> Engine:
         """Start an engine, by default one of 100 tokens a second, and tell the gateways of it."""
         name = f"e{len(self.engines)}"
-        engine = Engine(name, self.folder / f"{name}.sock")
+        folder = self.home / "engines" / name
+        folder.mkdir(parents=True)
+        engine = Engine(name, folder / "engine.sock")
         self.engines.append(engine)
         await engine.start(MODEL, **({"tokens_per_second": 100, "answer_tokens": 1000} | options))
         await self.register(name, engine.socket, batch_max=batch_max)
@@ -109,11 +115,17 @@ class Room:
         async with self.connect() as connection:
             return await connection.fetchval(query, *arguments)
 
-    def load(self, *, clients: int = 6, make: Make = mixed, name_length: int = 0) -> Load:
+    def load(
+        self, *, clients: int = 6, make: Make = mixed, name_length: int = 0, key: str | None = None
+    ) -> Load:
         """Load on all gateways there are now."""
-        seed = len(self.loads) + 1
         load = Load(
-            tuple(self.gateways), self.key, clients=clients, seed=seed, make=make, name_length=name_length
+            tuple(self.gateways),
+            key or self.key,
+            clients=clients,
+            seed=len(self.loads) + 1,
+            make=make,
+            name_length=name_length,
         )
         self.loads.append(load)
         return load
@@ -132,10 +144,16 @@ class Room:
         self.asked.append(seen)
         return seen
 
-    async def fund(self, nano_usd: int, *, strict: bool = False) -> Wallet:
-        """Make the load's organisation prepaid, and add credit; gateways know it within a second."""
+    async def new_key(self, organisation: str) -> str:
+        """Make a key of an organisation, and that where there is none."""
         async with self.connect() as connection:
-            organisation_id = await connection.fetchval("select organisation_id from access.api_key limit 1")
+            return await keys.create(connection, PEPPER, name="more", organisation=organisation)
+
+    async def fund(self, nano_usd: int, *, strict: bool = False, organisation: str = LOADER) -> Wallet:
+        """Make an organisation prepaid, and add credit; gateways know it within a second."""
+        async with self.connect() as connection:
+            query = "select id from access.organisation where name = $1"
+            organisation_id = await connection.fetchval(query, organisation)
             wallet = Wallet(organisation_id)
             await fund(connection, wallet, nano_usd, strict=strict)
         return wallet
@@ -185,18 +203,19 @@ class Room:
 
 
 @contextlib.asynccontextmanager
-async def open_room(server: Server, redis_socket: Callable[[], Path], library: Path) -> AsyncIterator[Room]:
+async def open_room(server: Server, redis: RedisServer, library: Path) -> AsyncIterator[Room]:
     """A room with a database of its own and no gateway yet."""
     with tempfile.TemporaryDirectory(prefix="pf-", ignore_cleanup_errors=True) as text:
         folder = Path(text)
         (folder / "home").mkdir()
         await server.mend()
+        await redis.mend()
         name = await server.new_database()
-        to_postgres, to_redis = Proxy(lambda: server.socket), Proxy(redis_socket)
+        to_postgres, to_redis = Proxy(lambda: server.socket), Proxy(lambda: redis.socket)
         await to_postgres.listen_at(folder / ".s.PGSQL.5432")
         redis_port = await to_redis.listen()
         async with _connected(server.url(name)) as connection:
-            key = await keys.create(connection, PEPPER, name="load", organisation="acme")
+            key = await keys.create(connection, PEPPER, name="load", organisation=LOADER)
             await prices.sync_list(connection, [OFFER])
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")},
@@ -209,7 +228,7 @@ async def open_room(server: Server, redis_socket: Callable[[], Path], library: P
             "PENSTOCK_FIRST_BYTE_TIMEOUT_S": "20",
         }
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
-        room = Room(folder, server, name, key, to_postgres, to_redis, environment, library)
+        room = Room(folder, server, redis, name, key, to_postgres, to_redis, environment, library)
         try:
             yield room
         finally:
