@@ -14,6 +14,10 @@ BillingError
 ├── UnknownBudget     the organisation has no such budget in force
 ├── IntervalRefused   not an interval, or another is open: nothing was recorded
 ├── LeaseRefused      credit may not be lent to this process: it counts as gone
+├── ArchiveError      old events were not filed or brought back; nothing was changed
+│   ├── ArchiveUnavailable  this installation cannot write or read the files: install penstock[archive]
+│   ├── ArchiveRefused      not that day: the message says why
+│   └── ArchiveDamaged      a file is not what was written: bring back a copy of it
 ├── JournalError      the record is NOT in the journal: do not release the response's end
 │   ├── JournalFull       no room on the disk: stop admitting, it heals when there is room again
 │   └── JournalBroken     the disk failed or the journal was closed: stop admitting, restart elsewhere
@@ -85,6 +89,22 @@ class UnknownTransaction(BillingError):
 
 class UnknownRequest(BillingError):
     """The organisation has no such request in the database."""
+
+
+class ArchiveError(BillingError):
+    """Old events were not filed or brought back; nothing was changed."""
+
+
+class ArchiveUnavailable(ArchiveError):
+    """The library for Parquet files is not installed."""
+
+
+class ArchiveRefused(ArchiveError):
+    """The day is too young, has no events, or is not in a file."""
+
+
+class ArchiveDamaged(ArchiveError):
+    """A file is missing or not what was written: what is in Postgres stays as it is."""
 
 
 class JournalError(BillingError):

@@ -23,6 +23,8 @@ class Check(enum.StrEnum):
     """Each account's balance is the sum of its entries."""
     ROLL_UPS_ARE_SUMS = "wrong_roll_ups"
     """Each roll-up row is the sum of its events, and every event is in one."""
+    FILES_ARE_SUMS = "wrong_archives"
+    """What files have, and what came since for their days, is what the roll-up says."""
     HOURS_ARE_SUMS = "wrong_hours"
     """Each hour before the mark is the sum of its minutes."""
     DAYS_ARE_SUMS = "wrong_days"

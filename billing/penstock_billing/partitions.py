@@ -24,6 +24,18 @@ async def ensure(connection: asyncpg.Connection, days: int = DAYS_AHEAD) -> int:
         return made
 
 
+async def settle(connection: asyncpg.Connection, days_max: int = DAYS_AHEAD) -> int:
+    """Give the oldest days that have events and no partition one, so that retention finds them; how many.
+
+    A gateway that was cut off for days brings such. Raises as `ensure`.
+    """
+    async with connection.transaction():
+        await connection.execute(SQL["limit_waiting"])
+        await connection.execute(SQL["lock"])
+        days = await connection.fetch(SQL["strayed_days"], days_max)
+        return sum([await connection.fetchval(SQL["ensure_day"], row["day"]) for row in days])
+
+
 async def strayed(connection: asyncpg.Connection | asyncpg.Pool) -> int:
     """Count events in the default partition: an alarm when not 0, as retention goes by partition."""
     count: int = await connection.fetchval(SQL["strayed"])

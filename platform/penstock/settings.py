@@ -48,6 +48,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """PENSTOCK_METRICS_TOKEN: the bearer token for /metrics; without one only loopback may scrape."""
     log_level: str
     """PENSTOCK_LOG_LEVEL: debug, info, warning or error."""
+    events_retention_days: int = 90
+    """PENSTOCK_EVENTS_RETENTION_DAYS: then a day's events go to a file; 0 keeps them in Postgres for ever."""
+    archive: Path | None = None
+    """PENSTOCK_ARCHIVE_FOLDER: where those files go; by default the folder `archive` of `home`."""
+
+    @property
+    def archive_folder(self) -> Path:
+        """Where events go that are too old for Postgres."""
+        return self.archive or self.home / "archive"
 
     @property
     def journal_folder(self) -> Path:
@@ -99,6 +108,10 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         hub_endpoint=_address(env, "HUB_ENDPOINT", "https://huggingface.co"),
         hub_token=env.get("PENSTOCK_HUB_TOKEN", ""),
         metrics_token=env.get("PENSTOCK_METRICS_TOKEN", ""),
+        events_retention_days=_retention(env),
+        archive=Path(folder).expanduser().resolve()
+        if (folder := env.get("PENSTOCK_ARCHIVE_FOLDER"))
+        else None,
         log_level=_choice(env, "LOG_LEVEL", ("debug", "info", "warning", "error"), "info"),
     )
 
@@ -164,6 +177,17 @@ def _number(env: Mapping[str, str], name: str, default: float, *, least: float) 
     if not least <= value < float("inf"):
         raise SettingsError(f"{PREFIX}{name} is {text!r}: it must be a number of at least {least:g}")
     return value
+
+
+def _retention(env: Mapping[str, str]) -> int:
+    days = _number(env, "EVENTS_RETENTION_DAYS", 90, least=0)
+    if days % 1 or 0 < days < 3:
+        text = env.get(PREFIX + "EVENTS_RETENTION_DAYS")
+        raise SettingsError(
+            f"{PREFIX}EVENTS_RETENTION_DAYS is {text!r}: it must be a whole number of at least 3 days, "
+            "or 0 to keep all events in the database"
+        )
+    return int(days)
 
 
 def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:

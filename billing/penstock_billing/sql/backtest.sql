@@ -48,7 +48,7 @@ order by 1, 2, 3
 
 -- name: archived_days
 -- Days of the window whose events are in a file only.
-select day
+select distinct day
 from billing.archive
 where detached_at is not null and restored_at is null
   and day < ($2::timestamptz at time zone 'UTC') and day + 1 > ($1::timestamptz at time zone 'UTC')

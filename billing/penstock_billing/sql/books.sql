@@ -89,7 +89,7 @@ limit $3
 
 -- name: archived_days
 -- Days of a period whose events are in a file only.
-select day from billing.archive
+select distinct day from billing.archive
 where detached_at is not null and restored_at is null
   and day >= ($1::timestamptz at time zone 'UTC')::date and day <= ($2::timestamptz at time zone 'UTC')::date
 order by day

@@ -20,8 +20,10 @@ having posted_nano_usd <> coalesce(sum(entry.amount_nano_usd), 0)
 
 -- name: wrong_roll_ups
 -- A roll-up row is the sum of its minute's events, every number of it; shown as text, the sums side by side.
--- Days whose events are in a file only have no events to compare with.
-with event as (
+-- Days whose events are in a file are for the next query.
+with filed as (
+  select day from billing.archive where detached_at is not null and restored_at is null
+), event as (
   select
     organisation_id, date_trunc('minute', ended_at) as minute, project_id, key_id, model, price_version,
     outcome, endpoint,
@@ -29,6 +31,7 @@ with event as (
         sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd))::text as sums
   from billing.usage_event
   where ended_at >= coalesce($1::timestamptz, '-infinity') and ended_at < coalesce($2::timestamptz, 'infinity')
+    and (ended_at at time zone 'UTC')::date not in (select day from filed)
   group by 1, 2, 3, 4, 5, 6, 7, 8
 ), roll_up as (
   select
@@ -37,9 +40,7 @@ with event as (
         cost_nano_usd)::text as sums
   from billing.usage_minute
   where minute >= coalesce($1::timestamptz, '-infinity') and minute < coalesce($2::timestamptz, 'infinity')
-    and not exists (select from billing.archive where detached_at is not null and restored_at is null
-                    and minute >= day::timestamp at time zone 'UTC'
-                    and minute < (day + 1)::timestamp at time zone 'UTC')
+    and (minute at time zone 'UTC')::date not in (select day from filed)
 )
 select
   'roll-up of organisation ' || organisation_id || ', ' || minute || ', ' || model || ', key ' || key_id as what,
@@ -49,6 +50,41 @@ select
 from event
 full join roll_up using (organisation_id, minute, project_id, key_id, model, price_version, outcome, endpoint)
 where event.sums is distinct from roll_up.sums
+
+-- name: wrong_archives
+-- Of a day whose events are in files, the minutes are the sum of what its files have and what came since; and each
+-- file's ids are as many as its events.
+with filed as (
+  select
+    day, day::timestamp at time zone 'UTC' as since, (day + 1)::timestamp at time zone 'UTC' as until,
+    sum(events) as events, sum(input_tokens) as input_tokens, sum(cached_tokens) as cached_tokens,
+    sum(output_tokens) as output_tokens, sum(reasoning_tokens) as reasoning_tokens, sum(images) as images,
+    sum(audio_ms) as audio_ms, sum(documents) as documents, sum(cost_nano_usd) as cost_nano_usd
+  from billing.archive where detached_at is not null and restored_at is null
+  group by day
+)
+select 'events of ' || day || ' in files and since' as what, summed.sums as found, counted.sums as expected
+from filed, lateral (
+  select row(sum(requests), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens),
+             sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd))::text as sums
+  from billing.usage_minute where minute >= since and minute < until
+) as counted, lateral (
+  select row(filed.events + count(*), filed.input_tokens + coalesce(sum(event.input_tokens), 0),
+             filed.cached_tokens + coalesce(sum(event.cached_tokens), 0),
+             filed.output_tokens + coalesce(sum(event.output_tokens), 0),
+             filed.reasoning_tokens + coalesce(sum(event.reasoning_tokens), 0),
+             filed.images + coalesce(sum(event.images), 0), filed.audio_ms + coalesce(sum(event.audio_ms), 0),
+             filed.documents + coalesce(sum(event.documents), 0),
+             filed.cost_nano_usd + coalesce(sum(event.cost_nano_usd), 0))::text as sums
+  from billing.usage_event as event where ended_at >= since and ended_at < until
+) as summed
+where summed.sums is distinct from counted.sums
+union all
+select 'ids of ' || file, coalesce(ids, 0)::text, events::text
+from billing.archive
+left join (select day, part, sum(cardinality(event_ids)) as ids from billing.archived_events group by day, part) as noted
+  using (day, part)
+where detached_at is not null and restored_at is null and coalesce(ids, 0) <> events
 
 -- name: wrong_hours
 -- An hour before the mark is the sum of its minutes.

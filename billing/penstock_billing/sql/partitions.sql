@@ -17,3 +17,10 @@ from generate_series(
 -- name: strayed
 -- Events whose day has no partition; more than none means that nobody makes partitions.
 select count(*) from billing.usage_event_default
+
+-- name: strayed_days
+-- The oldest days whose events have come without a partition.
+select distinct (ended_at at time zone 'UTC')::date as day from billing.usage_event_default order by 1 limit $1
+
+-- name: ensure_day
+select billing.ensure_usage_partition($1)

@@ -68,6 +68,17 @@ with added as (
     cost_nano_usd, case when cost_nano_usd <> 0 then $1::bigint end,
     images, audio_ms, documents, batch, endpoint, funding, wallet_project_id
   from usage_stage
+  -- Of days whose events are in a file there are the ids to tell what comes again; other records skip the look.
+  where timestamptz 'epoch' + ended_ms * interval '1 millisecond' >= (
+      select coalesce(max(day) + 1, date 'epoch')::timestamp at time zone 'UTC'
+      from billing.archive where detached_at is not null and restored_at is null
+    )
+    or not exists (
+      select from billing.archived_events as filed
+      where filed.day = (timestamp 'epoch' + ended_ms * interval '1 millisecond')::date
+        and filed.minute = date_trunc('minute', timestamptz 'epoch' + ended_ms * interval '1 millisecond')
+        and usage_stage.event_id = any (filed.event_ids)
+    )
   on conflict (ended_at, event_id) do nothing
   returning
     organisation_id, ended_at, project_id, key_id, model, price_version, outcome, endpoint, funding,

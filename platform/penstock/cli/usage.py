@@ -18,7 +18,6 @@ from penstock.edge.refusals import BadRequest
 from penstock.settings import Settings
 from penstock_base import money
 from penstock_billing import usage
-from penstock_billing.errors import UsageQuestionRefused
 from penstock_billing.usage import Freshness, Question, UsageLine
 
 HEADINGS = {
@@ -59,7 +58,7 @@ def command(organisation: str, as_json: bool, **asked: str | None) -> None:
 
     try:
         question, lines, fresh = database.run(work)
-    except (BadRequest, UsageQuestionRefused) as error:
+    except BadRequest as error:
         click.echo(f"penstock usage: {error}", err=True)
         sys.exit(2)
     if as_json:

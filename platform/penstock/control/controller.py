@@ -15,7 +15,7 @@ import asyncpg
 
 from penstock.admission.idempotency import claims
 from penstock.changes import Change, Changes
-from penstock.control import closing, spending
+from penstock.control import closing, filing, spending
 from penstock.control.reconciling import Reconciling
 from penstock.control.running import Running
 from penstock.observe import engine_metrics
@@ -135,6 +135,7 @@ class Controller:
                 self._figures(),
                 self._keep_house(),
                 closing.close_hours(self._pool),
+                filing.file_old_events(self._settings),
                 spending.watch_budgets(self._pool),
                 spending.expire_promotions(self._pool),
                 self._running.see(),
@@ -262,6 +263,7 @@ class Controller:
             try:
                 async with self._pool.acquire() as connection:
                     await partitions.ensure(cast("asyncpg.Connection", connection))
+                    await partitions.settle(cast("asyncpg.Connection", connection))
                     forgotten = await claims.forget_expired(cast("asyncpg.Connection", connection))
                 logger.info("partitions made ahead of %s", datetime.now(UTC).date())
                 logger.info("%d idempotency keys forgotten", forgotten)

@@ -52,6 +52,8 @@ async def test_events_of_a_day_without_a_partition_are_kept_and_move_when_it_has
         assert await partitions.strayed(connection) == 13
         await partitions.ensure(connection, 1)
         assert await partitions.strayed(connection) == 3
+        assert await partitions.settle(connection) == 1
+        assert await partitions.strayed(connection) == await partitions.settle(connection) == 0
     await expect(records)
 
 
