@@ -42,6 +42,7 @@ TAMPERING = {
     "update billing.price_version set output_pico_usd = output_pico_usd + 1000000": {
         Check.COSTS_ARE_REPRODUCED
     },
+    "update billing.price_version set model = 'another'": {Check.COSTS_ARE_REPRODUCED},
 }
 
 
