@@ -197,6 +197,7 @@ class Gateway:
             journal_metrics.DUPLICATES.inc(state.conflicts - conflicts)
             journal_metrics.RECOVERED.inc(state.recovered - recovered)
             shipped, conflicts, recovered = state.frames, state.conflicts, state.recovered
+            journal_metrics.QUARANTINED.set(state.quarantined_files)
             journal_metrics.HEALTHY.set(self.journal.healthy)
             journal_metrics.BEHIND_BYTES.set(self.shipper.bytes_behind)
             journal_metrics.BEHIND_SECONDS.set(self.shipper.oldest_unshipped_s)

@@ -24,3 +24,8 @@ DUPLICATES = Counter(
 RECOVERED = Counter(
     "penstock_recovered_streams", "Streams of killed gateways, charged as far as they had been noted"
 )
+QUARANTINED = Gauge(
+    "penstock_journal_quarantined_files",
+    "Damaged journal files set aside: what is in them is not billed until a person has seen to them",
+    multiprocess_mode="livemax",
+)

@@ -121,6 +121,37 @@ async def test_a_file_is_deleted_when_it_was_shipped_long_enough_ago(
     await expect(records)
 
 
+async def test_the_parts_of_a_living_process_are_deleted_in_time_and_the_last_one_never(
+    database: asyncpg.Pool, database_url: str, folder: Path, make: Make, expect: Expect
+) -> None:
+    with contextlib.closing(Journal(folder)) as journal:
+        shipper = Shipper(database_url, folder, journal, keep=timedelta(0))
+        records = append(journal, make, 3)
+        journal.rotate()
+        records += append(journal, make, 3)
+        journal.rotate()
+        await journal.sync()
+        for _ in range(3):
+            shipper._scan_at_s = 0.0
+            await shipper.ship_once()
+            await database.execute("update billing.journal_cursor set shipped_at = now() - interval '1 s'")
+        assert names_in(folder) == [journal.path.name]
+        await shipper.close()
+    await expect(records)
+
+
+async def test_a_copy_of_a_file_under_another_name_counts_nothing_twice(
+    database_url: str, folder: Path, make: Make, expect: Expect
+) -> None:
+    path, records = dead_journal(folder, make, 30)
+    (folder / "copy.journal").write_bytes(path.read_bytes())
+    shipper = Shipper(database_url, folder)
+    await shipper.ship_once()
+    await expect(records)
+    assert shipper.state.conflicts == 0
+    await shipper.close()
+
+
 async def test_a_database_restored_from_an_older_backup_is_healed_from_the_kept_files(
     database: asyncpg.Pool, database_url: str, folder: Path, make: Make, expect: Expect
 ) -> None:

@@ -8,6 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,3 +230,31 @@ async def test_a_failing_sync_ends_run_and_the_journal(journal: Journal) -> None
     with pytest.raises(JournalBroken):
         journal.close()
     os.close(reading)
+
+
+async def test_many_records_are_forced_to_the_disk_together_while_the_loop_goes_on(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fdatasync
+    syncs: list[tuple[int, int]] = []
+    appended = 0
+
+    def slow(file: int) -> None:
+        before = appended
+        time.sleep(0.2)  # a disk at work
+        real(file)
+        syncs.append((threading.get_ident(), appended - before))
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    running = asyncio.create_task(journal.run())
+    while len(syncs) < 3:
+        for _ in range(10):
+            journal.append(usage_record())
+            appended += 1
+        await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert threading.get_ident() not in {thread for thread, _ in syncs}
+    # Records came in while the disk was at work, and many waited for one force.
+    assert min(during for _, during in syncs) > 0
+    assert appended / len(syncs) > 10
