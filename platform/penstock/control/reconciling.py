@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 EVERY_S = 3600.0
 FIRST_AFTER_S = 60.0
 """A controller that was just started has other things to do first."""
+AGAIN_AFTER_S = 60.0
 SAMPLE_EVERY_S = 60.0
 OVERLAP = timedelta(hours=1)
 """How much of what the last run looked at is looked at again: what came late is in it."""
@@ -139,13 +140,15 @@ class Reconciling:
 
     async def run(self) -> None:
         """Reconcile soon after the start, and then every hour."""
-        await asyncio.sleep(FIRST_AFTER_S)
+        pause_s = FIRST_AFTER_S
         while True:
+            await asyncio.sleep(pause_s)
             try:
                 await self.once()
+                pause_s = EVERY_S
             except DATABASE_AWAY as error:
                 logger.warning("not reconciled", extra={"reason": str(error)})
-            await asyncio.sleep(EVERY_S)
+                pause_s = AGAIN_AFTER_S
 
     async def once(self) -> Report:
         """Reconcile what is due, tell Prometheus, and throw away receipts that are old enough."""

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from penstock_engines import counters, receipt_log
+
 pytestmark = pytest.mark.engine
 
 LONG = {"n": 8, "max_tokens": 1900, "ignore_eos": True, "temperature": 1}
@@ -161,6 +163,29 @@ async def test_sixteen_streams_cut_at_once_add_up(chat_engine: Any) -> None:
     after = await chat_engine.figures()
     made = sum(one["completion_tokens"] for one in receipts)
     assert made == after.generation_tokens - before.generation_tokens
+
+
+async def test_the_engine_s_own_totals_are_the_sums_of_the_receipts_it_wrote_down(chat_engine: Any) -> None:
+    async with chat_engine.client() as client:
+        path, three = "/v1/chat/completions", chat(max_tokens=5, n=3, temperature=1)
+        usage = (await client.post(path, json=three, headers={"X-Request-Id": "kept-three"})).json()["usage"]
+        await client.post(
+            path, json=chat(max_tokens=50, stop=["Penstock"]), headers={"X-Request-Id": "kept-stop"}
+        )
+        await cut_after(client, "kept-cut", chat(**LONG, **USAGE), 9)
+        cut = await receipt(client, "kept-cut")
+        # As its keeper asks: without an id.
+        await client.post(path, json=chat(max_tokens=1))
+    async with asyncio.timeout(30):
+        while (sample := await counters.sample(chat_engine.socket)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    (boot,) = [one for one in receipt_log.boots(chat_engine.socket) if one.boot == sample.boot]
+    assert boot.sums(sample.receipts) == (sample.input_tokens, sample.cached_tokens, sample.output_tokens)
+    lines = {line.request_id: line for line in boot.lines()}
+    one = lines["kept-three"]
+    assert (one.input_tokens, one.output_tokens) == (usage["prompt_tokens"], usage["completion_tokens"])
+    assert one.all_input_tokens == 3 * usage["prompt_tokens"]
+    assert (lines["kept-cut"].output_tokens, lines["kept-cut"].aborted) == (cut["completion_tokens"], True)
 
 
 async def test_the_engine_s_log_has_no_word_of_a_prompt(chat_engine: Any) -> None:
