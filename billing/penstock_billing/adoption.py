@@ -178,18 +178,12 @@ class Adoption:
             if boot in self._settled:
                 continue
             if remains.quarantined and not remains.parts:
-                self._mark(boot, remains.quarantined[0])
+                await asyncio.to_thread(boots.mark, self._folder, boot)
             elif await asyncio.to_thread(boots.complete, self._folder, boot, whole):
                 await connection.execute(boots.SQL["settle"], boot, socket.gethostname())
                 self._settled.add(boot)
                 for hidden in self._folder.glob(f"{boot}*{boots.HIDDEN_SUFFIX}"):
                     hidden.unlink(missing_ok=True)
-
-    def _mark(self, boot: str, quarantined: Path) -> None:
-        """Leave a trace of a process all of whose files are set aside: settled once a person saw to them."""
-        with locked(quarantined) as ours:
-            if ours and boots.gone(self._folder, boot):
-                boots.close_journal(self._folder, boot, [])
 
     def _leave_alone(self, path: Path, problem: JournalUnknownVersion) -> None:
         logger.warning("%s", problem)

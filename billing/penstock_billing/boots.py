@@ -47,6 +47,14 @@ class Remains(msgspec.Struct):
     quarantined: list[Path] = []
 
     @property
+    def closed(self) -> bool:
+        """Whether the closing part was written, whatever became of it."""
+        return any(
+            path.name.removesuffix(QUARANTINE_SUFFIX).endswith(f"-{CLOSING_PART}{SUFFIX}")
+            for path in [*self.parts.values(), *self.quarantined]
+        )
+
+    @property
     def newest_part(self) -> Path | None:
         """The last part that the process wrote itself, so the one whose lock says whether it lives."""
         own = [number for number in self.parts if number != CLOSING_PART]
@@ -97,6 +105,20 @@ def complete(folder: Path, boot: str, shipped: Iterable[Path]) -> bool:
     if not set(first.parts.values()) <= set(shipped):
         return False
     return gone(folder, boot) and look(folder).get(boot) == first
+
+
+def mark(folder: Path, boot: str) -> None:
+    """Leave a trace of a process all of whose files are set aside, so that it can be settled afterwards.
+
+    The trace is an empty closing part. Does nothing while there is, or may be, any other file of it.
+    """
+    first = look(folder).get(boot)
+    if first is None or first.parts or first.progress or not first.quarantined or first.closed:
+        return
+    with locked(first.quarantined[0]) as ours:
+        # As in `complete`: what the first listing missed, the second has.
+        if ours and look(folder).get(boot) == first:
+            close_journal(folder, boot, [])
 
 
 def close_journal(folder: Path, boot: str, bodies: Iterable[bytes]) -> Path:

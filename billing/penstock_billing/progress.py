@@ -164,7 +164,7 @@ def recover(path: Path) -> int:
     boot = path.name.removesuffix(boots.PROGRESS_SUFFIX)
     remains = boots.look(path.parent).get(boot, boots.Remains())
     count = 0
-    if boots.CLOSING_PART not in remains.parts:
+    if not remains.closed:
         _check_version(path)
         noted = {usage.event_id: usage for usage in read(path)}
         if noted:

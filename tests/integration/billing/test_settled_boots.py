@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -190,6 +191,47 @@ async def test_nothing_that_is_set_aside_is_forgotten(
     path.with_name(path.name + boots.QUARANTINE_SUFFIX).unlink()
     await scan(adopter)
     assert await settled(database, process)
+
+
+async def test_what_was_noted_beside_a_damaged_file_is_charged_also_at_the_second_try(
+    process: Process, adopter: Shipper, expect: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.serve(10)
+    process.stream()
+    path = process.journal.path
+    process.die()
+    flip(path, list(frames.frames(path))[4].position + 20)
+
+    def fail(_: Path) -> int:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as full:
+        full.setattr(progress, "recover", fail)
+        await scan(adopter)
+    await expect(process.records[:4])
+    await scan(adopter)
+    await expect(process.records[:4] + process.noted)
+
+
+async def test_a_damaged_closing_part_is_not_written_again(
+    process: Process, adopter: Shipper, expect: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        process.stream()
+    process.die()
+    with monkeypatch.context() as dying:
+        dying.setattr(Path, "unlink", lambda *_, **__: None)
+        progress.recover(process.progress.path)
+    assert process.progress.path.exists()
+    [closing] = process.journal.folder.glob(f"*-{boots.CLOSING_PART}.journal")
+    flip(closing, list(frames.frames(closing))[2].position + 20)
+    with monkeypatch.context() as busy:
+        busy.setattr(boots, "gone", lambda *_: False)
+        await scan(adopter)
+    for _ in range(2):
+        await scan(adopter)
+    await expect(process.noted[:2])
+    assert not process.progress.path.exists()
 
 
 async def test_a_newer_releases_file_keeps_its_process_unsettled(
