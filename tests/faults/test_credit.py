@@ -43,8 +43,8 @@ async def test_a_thousand_requests_at_once_on_a_cent_spend_no_more_than_it(room:
         )
     )
     # A database that is asked by a thousand at once may be late: then nothing is admitted either.
-    assert refusals(seen) <= {"insufficient_credit", "credit_unavailable"}
-    assert "insufficient_credit" in refusals(seen)
+    assert refusals(seen) <= {"insufficient_credit", "credit_held", "credit_unavailable"}
+    assert refusals(seen) & {"insufficient_credit", "credit_held"}
     events = await room.check()
     assert 0 <= await room.credit(wallet) < CENT
     assert outcomes(events)["done"] > 50
@@ -59,7 +59,7 @@ async def test_streams_that_outlive_their_credit_end_in_words_and_within_the_bou
     seen = await asyncio.gather(
         *(room.ask(room.gateways[number % 2], max_tokens=tokens, **STREAM) for number in range(streams))
     )
-    assert refusals(seen) == {"insufficient_credit"}
+    assert "insufficient_credit" in refusals(seen) <= {"insufficient_credit", "credit_held"}
     assert outcomes(await room.check())["credit_ended"] >= 1
     # Each may have gone on for a step that nobody had lent to it yet.
     assert -streams * STEP_TOKENS * OUTPUT_NANO_USD <= await room.credit(wallet)

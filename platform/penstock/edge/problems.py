@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.access.keyring import InvalidKey, KeysUnavailable
 from penstock.admission.budgets import BudgetExceeded, BudgetHeld
-from penstock.admission.credit.errors import CreditUnavailable, DebtLimit, InsufficientCredit, usd
+from penstock.admission.credit.errors import CreditHeld, CreditUnavailable, DebtLimit, InsufficientCredit, usd
 from penstock.admission.idempotency import errors as idempotency
 from penstock.admission.limits import LimitExceeded, WrongTask
 from penstock.admission.room import Overloaded
@@ -121,6 +121,7 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     ),
     BudgetExceeded: budget_exceeded,
     BudgetHeld: lambda e: Problem(429, "budget_held", str(e), headers=retry_after(e.retry_after_s)),
+    CreditHeld: lambda e: Problem(429, "credit_held", str(e), headers=retry_after(e.retry_after_s)),
     CreditUnavailable: lambda e: Problem(
         503, "credit_unavailable", str(e), headers=retry_after(e.retry_after_s)
     ),

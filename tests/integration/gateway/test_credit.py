@@ -193,6 +193,11 @@ async def test_strict_credit_never_goes_below_nothing(bench: Any, prepaid: Any, 
                 answer = await client.post("/v1/chat/completions", content=body, headers=JSON)
                 if answer.status_code == 402:
                     return served
+                if answer.status_code == 429:
+                    # What others may still cost is held: soon it is known.
+                    assert answer.json()["error"]["code"] == "credit_held"
+                    await asyncio.sleep(0.05)
+                    continue
                 assert answer.status_code == 200
                 served += 1
 

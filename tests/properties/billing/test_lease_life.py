@@ -170,7 +170,7 @@ class Life(RuleBasedStateMachine):
             self.errand(gateway, gateway.lender._end)
 
     def errand(self, gateway: Gateway, errand: Any) -> None:
-        """As the lender does it, one at a time, and none in the background: rules alone decide what happens."""
+        """As the lender does it, one at a time, and none in the background: rules alone decide."""
         self.run(errand(gateway.purse))
         gateway.purse.quiet_until_s = math.inf
 

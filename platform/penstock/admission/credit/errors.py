@@ -2,6 +2,7 @@
 
 CreditError
 ├── InsufficientCredit   the wallet cannot pay for it: add credit, or ask for less
+├── CreditHeld           it could, but for what requests that run now may cost: try again shortly
 ├── DebtLimit            a postpaid wallet owes as much as it may: pay, or have the limit raised
 └── CreditUnavailable    whether there is credit cannot be asked right now: try again shortly
 """
@@ -18,18 +19,27 @@ class CreditError(Exception):
 class InsufficientCredit(CreditError):
     """More is needed than the wallet has; amounts in nano-dollars."""
 
-    def __init__(self, needed_nano_usd: int, available_nano_usd: int, held_nano_usd: int) -> None:
-        """`held_nano_usd`: what requests that run now may still use up."""
-        available_nano_usd = max(0, available_nano_usd)
-        text = (
-            f"this request may cost up to {usd(needed_nano_usd)} US dollars, "
-            f"and {usd(available_nano_usd)} of prepaid credit are available"
+    def __init__(self, needed_nano_usd: int, available_nano_usd: int) -> None:
+        """`available_nano_usd` is all there is, held for running requests or not."""
+        super().__init__(
+            f"this request may cost {usd(needed_nano_usd)} US dollars, and {usd(max(0, available_nano_usd))} "
+            "of prepaid credit are available; add credit, or ask for a shorter answer (max_tokens)"
         )
-        if held_nano_usd > 0:
-            text += f" ({usd(held_nano_usd)} more are held by requests that are running)"
-        super().__init__(f"{text}; add credit, or ask for a shorter answer (max_tokens)")
         self.needed_nano_usd = needed_nano_usd
-        self.available_nano_usd = available_nano_usd
+        self.available_nano_usd = max(0, available_nano_usd)
+
+
+class CreditHeld(CreditError):
+    """The wallet has enough, and holds it for requests that run: soon it is known what they cost."""
+
+    retry_after_s = 1
+
+    def __init__(self, needed_nano_usd: int, available_nano_usd: int, held_nano_usd: int) -> None:
+        super().__init__(
+            f"this request may cost {usd(needed_nano_usd)} US dollars; {usd(max(0, available_nano_usd))} of "
+            f"prepaid credit are free, and up to {usd(held_nano_usd)} more are held for requests that are "
+            "running; nothing was billed, try again shortly"
+        )
 
 
 class DebtLimit(CreditError):

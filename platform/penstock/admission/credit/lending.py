@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import asyncpg
 
-from penstock.admission.credit.errors import CreditUnavailable, InsufficientCredit
+from penstock.admission.credit.errors import CreditError, CreditHeld, CreditUnavailable, InsufficientCredit
 from penstock.admission.credit.purse import Purse, Waiter
 from penstock.admission.credit.wallets import Wallets
 from penstock_billing import leases
@@ -69,7 +69,7 @@ class Lender:
     async def reserve(self, purse: Purse, want: int, least: int) -> int:
         """Hold between `least` and `want` nano-dollars, and return how much; waits where there is less room.
 
-        Raises InsufficientCredit, or CreditUnavailable when the database does not answer in time.
+        Raises InsufficientCredit, CreditHeld, or CreditUnavailable when the database does not answer in time.
         """
         if purse.hold(want):
             return want
@@ -251,10 +251,13 @@ class Lender:
         purse.quiet_until_s = time.monotonic() + seconds
         purse.dry = dry
 
-    def _refusal(self, purse: Purse, least: int) -> InsufficientCredit | CreditUnavailable:
+    def _refusal(self, purse: Purse, least: int) -> CreditError:
         if not purse.dry:
             return CreditUnavailable()
-        return InsufficientCredit(least, purse.room + max(0, purse.free), purse.held + purse.elsewhere)
+        available, held = purse.room + purse.free, purse.held + max(0, purse.elsewhere)
+        if available + held < least:
+            return InsufficientCredit(least, available + held)
+        return CreditHeld(least, available, held)
 
 
 def _could_help(purse: Purse) -> bool:
