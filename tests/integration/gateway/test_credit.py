@@ -145,6 +145,28 @@ async def test_a_stream_ends_cleanly_when_its_credit_does(bench: Any, prepaid: A
     await sound(bench)
 
 
+async def test_a_completion_ends_as_cleanly(bench: Any, prepaid: Any) -> None:
+    await prepaid(2 * 500 * OUTPUT)
+    engine = await bench.start_engine(tokens_per_second=300, answer_tokens=10_000)
+    finished: set[tuple[int, str]] = set()
+    async with openai.AsyncOpenAI(base_url=f"{bench.url}/v1", api_key=bench.key) as client:
+        stream = await client.completions.create(
+            model="penstock/demo-chat", prompt="Hello", n=2, stream=True, max_tokens=1500
+        )
+
+        async def read() -> None:
+            async for chunk in stream:
+                assert chunk.object == "text_completion"
+                finished.update((each.index, each.finish_reason) for each in chunk.choices)
+
+        with pytest.raises(openai.APIError, match="credit ended"):
+            await read()
+    assert {(0, "length"), (1, "length")} <= finished
+    [(request_id, made)] = (await engine.made()).items()
+    row = await bench.event(request_id)
+    assert (row["outcome"], row["output_tokens"]) == ("credit_ended", made["completion_tokens"])
+
+
 async def test_a_stream_runs_on_as_long_as_there_is_credit(bench: Any, prepaid: Any, chat: Body) -> None:
     wallet = await prepaid(100 * CENT)
     # Faster than anything: one read brings hundreds of tokens, which the lease must have been good for.

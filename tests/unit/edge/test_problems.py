@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from penstock.admission.credit.errors import InsufficientCredit
 from penstock.edge import problems
 from penstock.serving.call import Surface
 
@@ -55,6 +56,18 @@ def test_both_shapes_bear_code_and_field() -> None:
         "n",
         "n is 9",
     )
+
+
+def test_what_is_missing_is_said_in_both_shapes() -> None:
+    problem = problems.of(InsufficientCredit(12_300_000, -5))
+    assert problem is not None
+    openai = json.loads(problem.openai())["error"]
+    assert (openai["type"], openai["code"]) == ("insufficient_quota", "insufficient_credit")
+    other = json.loads(problem.rfc9457())
+    assert (other["status"], other["code"]) == (402, "insufficient_credit")
+    for body in (openai, other):
+        assert (body["needed_usd"], body["available_usd"]) == ("0.0123", "0.00")
+    assert "0.0123" in problem.message
 
 
 def test_an_error_nobody_foresaw_has_no_words() -> None:

@@ -73,7 +73,7 @@ class Lender:
         """
         if purse.hold(want):
             return want
-        if not purse.ask():
+        if time.monotonic() < purse.quiet_until_s or not purse.ask():
             held = purse.hold_some(want, least)
             if held < 0:
                 raise self._refusal(purse, least)
