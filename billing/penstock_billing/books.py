@@ -150,8 +150,10 @@ async def transaction(
     connection: Database, transaction_id: int, organisation_id: int | None = None
 ) -> Transaction:
     """One transaction. Raises UnknownTransaction, also when the organisation has no entry in it."""
-    row = await connection.fetchrow(SQL["transaction"], transaction_id)
-    entries = await connection.fetch(SQL["entries"], [transaction_id], organisation_id)
+    row, entries = None, []
+    if 0 < transaction_id <= NUMBER_MAX:
+        row = await connection.fetchrow(SQL["transaction"], transaction_id)
+        entries = await connection.fetch(SQL["entries"], [transaction_id], organisation_id)
     if row is None or not entries:
         raise UnknownTransaction(f"there is no ledger transaction {transaction_id} here")
     return _transaction(row, [_line(entry) for entry in entries])

@@ -151,7 +151,8 @@ async def put(connection: asyncpg.Connection, scope: Scope, period: Period, plan
 
 async def remove(connection: Database, organisation_id: int, budget_id: int) -> None:
     """End a budget; its history stays. Raises UnknownBudget."""
-    if await connection.fetchval(SQL["end"], organisation_id, budget_id) is None:
+    known = 0 < budget_id < 2**63
+    if not known or await connection.fetchval(SQL["end"], organisation_id, budget_id) is None:
         raise UnknownBudget(f"there is no budget {budget_id} in force here: see `penstock budgets list`")
 
 

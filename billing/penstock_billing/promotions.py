@@ -114,7 +114,9 @@ async def end(connection: asyncpg.Connection, organisation_id: int, promotion_id
     What gateways hold of it follows as it comes back. Safe to repeat. Raises UnknownPromotion.
     """
     async with connection.transaction():
-        project_id = await connection.fetchval(SQL["promotion_wallet"], organisation_id, promotion_id)
+        project_id = None
+        if 0 < promotion_id < 2**63:
+            project_id = await connection.fetchval(SQL["promotion_wallet"], organisation_id, promotion_id)
         if project_id is None:
             raise UnknownPromotion(f"there is no promotion {promotion_id} here: see `penstock credit show`")
         wallet = Wallet(organisation_id, project_id)

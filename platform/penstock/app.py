@@ -22,7 +22,7 @@ from penstock.admission.credit.wallets import Wallets
 from penstock.admission.funds import Funds
 from penstock.admission.idempotency.claims import Claims
 from penstock.changes import Changes
-from penstock.edge import budgets, failures, management, models, operations, prices, wire
+from penstock.edge import budgets, credit, failures, management, models, operations, prices, wire
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
@@ -104,7 +104,13 @@ class Gateway:
                 *models.routes(self.shelf, self.directory, self.prices),
                 *prices.routes(self.prices),
                 # What changes something under /api/v1 belongs in here: then it obeys Idempotency-Key.
-                self.once.over([*management.routes(self._pool), *budgets.routes(self._pool, self._changes)]),
+                self.once.over(
+                    [
+                        *management.routes(self._pool),
+                        *budgets.routes(self._pool, self._changes),
+                        *credit.routes(self._pool),
+                    ]
+                ),
                 *operations.routes(self.readiness, self._settings.metrics_token),
             ],
             dependencies={"principal": Provide(principal)},

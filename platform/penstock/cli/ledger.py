@@ -64,7 +64,12 @@ def balances(organisation: str | None, as_json: bool) -> None:
 )
 @click.option("--since", type=DAY, help="First day (UTC) of booking.")
 @click.option("--until", type=DAY, help="Last day (UTC), included.")
-@click.option("--before", type=int, default=books.NUMBER_MAX, help="Only numbers below this: the next page.")
+@click.option(
+    "--before",
+    type=click.IntRange(1, books.NUMBER_MAX),
+    default=books.NUMBER_MAX,
+    help="Only numbers below this: the next page.",
+)
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @AS_JSON
 def transactions(
