@@ -23,6 +23,8 @@ SETTLED_AFTER = timedelta(minutes=10)
 engine is done with it."""
 ABOUT = timedelta(hours=1)
 """Receipts and records this much before the window are read too: each is looked for among the others."""
+FILES_FOR = timedelta(days=2)
+"""How far before a window's end journals and receipts are compared: they are not kept for much longer."""
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -31,9 +33,14 @@ def settled(now: datetime | None = None) -> datetime:
     return (now or datetime.now(UTC)) - SETTLED_AFTER
 
 
-def read_from(since: datetime | None) -> datetime:
-    """Say from when on journals and receipts are to be read for a window."""
-    return BEGINNING if since is None else since - ABOUT
+def files_since(since: datetime | None, until: datetime) -> datetime:
+    """Say from when on journals and receipts of a window are compared."""
+    return max(since or BEGINNING, min(until, datetime.now(UTC)) - FILES_FOR)
+
+
+def read_from(since: datetime | None, until: datetime) -> datetime:
+    """Say from when on they are to be read for that."""
+    return files_since(since, until) - ABOUT
 
 
 async def run(
@@ -47,8 +54,9 @@ async def run(
     """Compare everything that happened in [since, until), and keep the report in billing.reconcile_run.
 
     Without `since` everything there is. The caller answers for `until`: what ended before it must have been
-    recorded (`settled` says so). `journal_folder` and `boots` are this host's; what is not given is not
-    compared, and noted. Raises what asyncpg raises; then nothing is kept.
+    recorded (`settled` says so). `journal_folder` and `boots` are this host's, and are compared for the last
+    two days of the window; what is not given is not compared, and noted. Raises what asyncpg raises; then
+    nothing is kept.
     """
     began_at, began_s = datetime.now(UTC), time.monotonic()
     first = since or BEGINNING
@@ -58,7 +66,7 @@ async def run(
     if journal_folder is None:
         report.notes.append("no journals were compared: none are on this host")
     else:
-        reading = await asyncio.to_thread(journals.read, journal_folder, cursors, read_from(since))
+        reading = await asyncio.to_thread(journals.read, journal_folder, cursors, read_from(since, until))
     if not boots:
         report.notes.append("no engine's count was compared: no receipts are on this host")
     async with connection.transaction(isolation="repeatable_read"):
@@ -79,12 +87,12 @@ async def _compare(
     boots: Sequence[EngineBoot],
     first: datetime,
 ) -> None:
-    until = report.until
-    counted, unbilled = await engines.compare(connection, boots, reading.killed, first, until)
+    until, filed = report.until, files_since(report.since, report.until)
+    counted, unbilled = await engines.compare(connection, boots, reading.killed, filed, until)
     charged, intervals = await books.compare_minutes(connection, first, until)
     report.differences = [
         *counted,
-        *await journals.compare(connection, reading, first, until),
+        *await journals.compare(connection, reading, filed, until),
         *await books.compare(connection, report.since, until),
         *charged,
     ]
@@ -94,8 +102,8 @@ async def _compare(
     report.in_flight.engine_requests = await connection.fetchval(SQL["in_flight_work"], until)
     report.examined = Examined(
         events=await connection.fetchval(SQL["events_examined"], first, until),
-        journal_records=await connection.fetchval(SQL["records_examined"], first, until),
-        engine_requests=await connection.fetchval(SQL["work_examined"], first, until),
+        journal_records=await connection.fetchval(SQL["records_examined"], filed, until),
+        engine_requests=await connection.fetchval(SQL["work_examined"], filed, until),
         engine_boots=len(boots),
         charged_intervals=intervals,
     )

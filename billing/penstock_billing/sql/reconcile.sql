@@ -21,7 +21,7 @@ create temporary table reconcile_work (
 analyze reconcile_record, reconcile_work
 
 -- name: shipped_without_event
--- Behind the cursor, and neither an event nor set aside. Days whose events are in a file only are left out.
+-- Behind the cursor, and neither an event, here or in a file, nor set aside.
 select record.request_id, record.journal, record.begins, record.cost_nano_usd
 from reconcile_record as record
 where shipped and record.ended_at >= $1 and record.ended_at < $2
@@ -30,10 +30,9 @@ where shipped and record.ended_at >= $1 and record.ended_at < $2
                     and event.event_id = record.event_id)
   and not exists (select from billing.rejected_frame as frame
                   where frame.journal = record.journal and frame.position = record.begins)
-  and not exists (select from billing.archive
-                  where detached_at is not null and restored_at is null
-                    and record.ended_at >= day::timestamp at time zone 'UTC'
-                    and record.ended_at < (day + 1)::timestamp at time zone 'UTC')
+  and not exists (select from billing.archived_events
+                  where day = (record.ended_at at time zone 'UTC')::date
+                    and minute = date_trunc('minute', record.ended_at) and record.event_id = any(event_ids))
 order by record.journal, record.begins
 
 -- name: events_unlike_records
@@ -99,6 +98,13 @@ left join charged using (request_id)
 where counted.ended_ms >= extract(epoch from $1::timestamptz) * 1000
   and counted.ended_ms < extract(epoch from $2::timestamptz) * 1000
   and counted.input_tokens + counted.output_tokens > 0
+  -- Of days whose events are in files there is no record to compare with; the day before and after for clocks.
+  and not exists (select from billing.archive
+                  where detached_at is not null and restored_at is null
+                    and day between ((timestamptz 'epoch' + counted.ended_ms * interval '1 millisecond')
+                                     at time zone 'UTC')::date - 1
+                                and ((timestamptz 'epoch' + counted.ended_ms * interval '1 millisecond')
+                                     at time zone 'UTC')::date + 1)
   and (charged.outcome is null
        or charged.outcome not in ('done', 'client_gone', 'credit_ended', 'recovered')
        or (counted.input_tokens, counted.cached_tokens, counted.output_tokens)

@@ -97,12 +97,13 @@ async def reconcile(
 
     `engines` are the sockets of this host's engines by replica, also of those that are gone.
     """
+    end = until or run.settled()
     samples = await counters.latest(connection)
-    read = await asyncio.to_thread(boots, engines, samples, run.read_from(since))
+    read = await asyncio.to_thread(boots, engines, samples, run.read_from(since, end))
     return await run.run(
         connection,
         since=since,
-        until=until or run.settled(),
+        until=end,
         journal_folder=journal_folder,
         boots=read,
     )
