@@ -154,7 +154,7 @@ class Engine:
 
     def _client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
-        return httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=10)
+        return httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=30)
 
     async def breaks(self, **fault: object) -> None:
         """Let it break from now on; see penstock_engines.simulated.faults."""
