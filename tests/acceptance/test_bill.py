@@ -105,6 +105,49 @@ async def test_embeddings_are_billed(client: openai.OpenAI, ledger: asyncpg.Conn
     assert row["cost_nano_usd"] > 0
 
 
+SHAPES: dict[str, dict[str, Any]] = {
+    "choices": {"n": 3, "max_tokens": 12, "temperature": 1},
+    "stop": {"stop": ["e"], "max_tokens": 60},
+    "tools": {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        "max_tokens": 20,
+    },
+    "logprobs": {"logprobs": True, "top_logprobs": 2, "max_tokens": 5},
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_an_answer_of_any_shape_costs_what_it_says_and_what_the_engine_made(
+    client: openai.OpenAI,
+    ledger: asyncpg.Connection,
+    card: ModelCard,
+    platform: Any,
+    shape: str,
+    streamed: bool,
+) -> None:
+    made_before = platform.engine_figure(CHAT, "vllm:generation_tokens_total")
+    asked: Any = {"model": CHAT, "messages": HELLO, **SHAPES[shape]}
+    if streamed:
+        raw = client.chat.completions.with_raw_response.create(
+            **asked, stream=True, stream_options={"include_usage": True}
+        )
+        usage = list(raw.parse())[-1].usage
+    else:
+        raw = client.chat.completions.with_raw_response.create(**asked)
+        usage = raw.parse().usage
+    row = await event(ledger, raw.headers["x-request-id"])
+    assert (row["input_tokens"], row["output_tokens"]) == (usage.prompt_tokens, usage.completion_tokens)
+    assert row["outcome"] == "done"
+    assert row["cost_nano_usd"] == price(card, row)
+
+    async def same() -> bool | None:
+        made = await asyncio.to_thread(platform.engine_figure, CHAT, "vllm:generation_tokens_total")
+        return True if made - made_before == row["output_tokens"] else None
+
+    await until(same, 30)
+
+
 async def test_a_client_that_leaves_stops_the_engine_and_pays_what_was_made(
     client: openai.OpenAI, ledger: asyncpg.Connection, platform: Any
 ) -> None:
