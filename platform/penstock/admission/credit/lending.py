@@ -236,7 +236,8 @@ class Lender:
             return
         if now_s >= purse.expires_s:
             purse.granted = min(purse.granted, purse.spent + purse.held)
-        idle = purse.users == 0 and not purse.waiting and now_s - purse.used_at_s > IDLE_S
+        unused = not (purse.users or purse.held or purse.waiting)
+        idle = unused and now_s - purse.used_at_s > IDLE_S
         comfortable = purse.comfortable()
         if idle and purse.lease_id is None:
             del self._purses[purse.wallet]

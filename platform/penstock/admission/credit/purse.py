@@ -18,7 +18,7 @@ from penstock_billing import leases
 from penstock_billing.leases import Lent, Need, Wallet
 
 HOLDS_AHEAD = 4
-"""Room is kept for so many of the largest hold there was lately."""
+"""Room is kept for so many of the largest hold there was lately, and for half as much as is held now."""
 CLOCKS_APART_S = 60.0
 """A lease is taken for expired so much before the database would."""
 
@@ -126,13 +126,13 @@ class Purse:
             room_nano_usd=self.room,
             burn_nano_usd=self._burned(),
             at_once_nano_usd=sum(waiter.want for waiter in self.waiting) + self.wanting,
-            ahead_nano_usd=HOLDS_AHEAD * self._largest,
+            ahead_nano_usd=self._ahead(),
         )
 
     def comfortable(self) -> int:
         """How much room this wallet needs here, going by what it did lately."""
-        ahead = max(self._burned(), HOLDS_AHEAD * self._largest)
-        return max(leases.SIZE_MIN_NANO_USD, min(leases.SIZE_MAX_NANO_USD, ahead))
+        wanted = max(self._burned(), self._ahead())
+        return max(leases.SIZE_MIN_NANO_USD, min(leases.SIZE_MAX_NANO_USD, wanted))
 
     def take_over(self, lent: Lent, asked_at_s: float) -> None:
         """Take over the database's word on the lease."""
@@ -145,6 +145,7 @@ class Purse:
         self.elsewhere = lent.elsewhere_nano_usd
         self.expires_s = asked_at_s + leases.LIFE.total_seconds() - CLOCKS_APART_S
         self.low = max(0, min(self.comfortable(), self.room)) // 2
+        self.used_at_s = asked_at_s
         self.dry = False
 
     def forget_lease(self, spent: int) -> None:
@@ -177,6 +178,10 @@ class Purse:
     def age(self, seconds: float) -> None:
         """Time passes: what was large lately is forgotten within minutes."""
         self._largest = int(self._largest * math.exp(-seconds / leases.BURN_S))
+
+    def _ahead(self) -> int:
+        """What requests that come, and streams that run on, will want next."""
+        return max(HOLDS_AHEAD * self._largest, self.held // 2)
 
     def _burned(self) -> int:
         """What was spent in the last minute, about: older spending counts less and less."""
