@@ -6,18 +6,20 @@ import asyncpg
 import pytest
 
 from penstock_base.database import connect
-from penstock_billing import partitions
+from penstock_billing import giving_back, partitions
 from penstock_billing.journal import Journal
 from penstock_billing.ledger import AccountKind
 from penstock_billing.record import Outcome, UsageRecord
 from penstock_billing.shipper import Shipper
+from penstock_billing.wishes import Wish
 
-FACTS = ["price_version", "usage_event", "ledger_transaction", "entry"]
+FACTS = ["price_version", "usage_event", "ledger_transaction", "entry", "refund"]
 A_COLUMN = {
     "price_version": "output_pico_usd",
     "usage_event": "cost_nano_usd",
     "ledger_transaction": "kind",
     "entry": "amount_nano_usd",
+    "refund": "request_id",
 }
 
 
@@ -26,8 +28,14 @@ async def facts(
     database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Callable[..., UsageRecord]
 ) -> None:
     for _ in range(20):
-        journal.append(make(outcome=Outcome.DONE))
+        journal.append(make(outcome=Outcome.DONE, output_tokens=700))
     await shipper.ship_once()
+    async with database.acquire() as connection:
+        spent = await connection.fetchrow(
+            "select organisation_id, request_id from billing.usage_event where cost_nano_usd > 0"
+        )
+        wish = Wish(ref="a refund", amount_nano_usd=0)
+        await giving_back.refund_request(connection, wish, *spent)  # type: ignore[arg-type, misc]
     for table in FACTS:
         assert await database.fetchval(f"select count(*) from billing.{table}")
 
@@ -120,6 +128,21 @@ async def test_no_entry_can_be_added_to_an_old_transaction(database: asyncpg.Poo
                 "from billing.ledger_transaction, fresh"
             )
         assert refused.value.constraint_name == "entry_balances"
+
+
+async def test_not_even_balanced_entries_can_be_added_to_an_old_transaction(database: asyncpg.Pool) -> None:
+    async with database.acquire() as connection:
+        await book(connection, 5, -5)
+        await connection.execute(
+            "insert into billing.account (organisation_id, kind, posted_nano_usd) values (8, 'revenue', 0), "
+            "(9, 'revenue', 0)"
+        )
+        with pytest.raises(asyncpg.CheckViolationError) as refused:
+            await connection.execute(
+                "insert into billing.entry select booked.id, account.id, 17 - 2 * account.organisation_id "
+                "from billing.ledger_transaction as booked, billing.account where organisation_id in (8, 9)"
+            )
+        assert refused.value.constraint_name == "entry_is_of_now"
 
 
 async def test_every_kind_of_account_says_what_it_means(database: asyncpg.Pool) -> None:
