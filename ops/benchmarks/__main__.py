@@ -26,7 +26,8 @@ INTERRUPTED = 130
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
 @click.option("--peers", is_flag=True, help="Also measure peers, installed beside Penstock where missing.")
-def command(names: tuple[str, ...], as_json: bool, peers: bool) -> None:
+@click.option("--full", is_flag=True, help="At the size of the bars, which takes half an hour; see `how`.")
+def command(names: tuple[str, ...], as_json: bool, peers: bool, full: bool) -> None:
     """Measure Penstock on this machine; without a NAME, everything there is to measure.
 
     A bar that does not hold is a result like any other: the exit status is 0 whenever all was measured.
@@ -35,7 +36,7 @@ def command(names: tuple[str, ...], as_json: bool, peers: bool) -> None:
     if unknown := [name for name in names if name not in known]:
         raise click.UsageError(f"no benchmark is named {unknown[0]!r}; there are {', '.join(known)}")
     try:
-        measured = asyncio.run(_measure(list(names) or known, peers))
+        measured = asyncio.run(_measure(list(names) or known, peers, full))
     except (Unmeasurable, LocalError, EngineFailure, OSError, asyncpg.PostgresError) as error:
         click.echo(f"bench: {error}", err=True)
         sys.exit(1)
@@ -47,7 +48,7 @@ def command(names: tuple[str, ...], as_json: bool, peers: bool) -> None:
         figures.show(measured, Console(highlight=False))
 
 
-async def _measure(names: list[str], peers: bool) -> list[Figure]:
+async def _measure(names: list[str], peers: bool, full: bool) -> list[Figure]:
     """Run the benchmarks one after the other; SIGTERM ends them as Ctrl-C does, children included."""
     this = asyncio.current_task()
     assert this is not None
@@ -56,7 +57,7 @@ async def _measure(names: list[str], peers: bool) -> list[Figure]:
     for name in names:
         folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
         try:
-            measured += await registry.load(name).measure(registry.Run(folder, Steps(), peers))
+            measured += await registry.load(name).measure(registry.Run(folder, Steps(), peers, full))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return measured

@@ -25,6 +25,8 @@ class Run:
     """Shows what is being done, on standard error."""
     peers: bool
     """Also measure other people's software, installing it where it is missing."""
+    full: bool = False
+    """Take the long way where there is a short one: minutes in place of seconds, millions for thousands."""
 
 
 class Benchmark(Protocol):

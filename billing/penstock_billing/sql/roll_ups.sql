@@ -15,36 +15,63 @@ select
   statement_timestamp() as now
 
 -- name: next_minute
--- Where summing up goes on behind a gap (weeks of nothing, or the beginning of all); null when nowhere.
-select min(minute) from billing.usage_minute where minute >= $1
+-- Where summing up goes on behind a gap (weeks of nothing, or the beginning of all); null when nowhere. As below,
+-- organisation by organisation: the tables' only index begins with it, and another by time would cost each record.
+with recursive organisation as (
+  (select organisation_id from billing.usage_minute order by organisation_id limit 1)
+  union all
+  select (select organisation_id from billing.usage_minute
+          where usage_minute.organisation_id > organisation.organisation_id order by 1 limit 1)
+  from organisation where organisation_id is not null
+)
+select min(minute)
+from organisation, lateral (
+  select minute from billing.usage_minute
+  where usage_minute.organisation_id = organisation.organisation_id and minute >= $1
+  order by minute limit 1
+) as first
 
 -- name: close_hours
 -- Hours [$1, $2) from their minutes; nobody has added to them before, as their mark was not behind them.
+with recursive organisation as (
+  (select organisation_id from billing.usage_minute order by organisation_id limit 1)
+  union all
+  select (select organisation_id from billing.usage_minute
+          where usage_minute.organisation_id > organisation.organisation_id order by 1 limit 1)
+  from organisation where organisation_id is not null
+)
 insert into billing.usage_hour (
   organisation_id, hour, project_id, key_id, model, price_version, outcome, endpoint,
   requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms, documents,
   cost_nano_usd
 )
 select
-  organisation_id, date_trunc('hour', minute, 'UTC'), project_id, key_id, model, price_version, outcome, endpoint,
+  used.organisation_id, date_trunc('hour', minute, 'UTC'), project_id, key_id, model, price_version, outcome, endpoint,
   sum(requests), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens),
   sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd)
-from billing.usage_minute
+from organisation join billing.usage_minute as used on used.organisation_id = organisation.organisation_id
 where minute >= $1 and minute < $2
 group by 1, 2, 3, 4, 5, 6, 7, 8
 
 -- name: close_days
 -- Days [$1, $2) from their hours, all of which are closed.
+with recursive organisation as (
+  (select organisation_id from billing.usage_hour order by organisation_id limit 1)
+  union all
+  select (select organisation_id from billing.usage_hour
+          where usage_hour.organisation_id > organisation.organisation_id order by 1 limit 1)
+  from organisation where organisation_id is not null
+)
 insert into billing.usage_day (
   organisation_id, day, project_id, key_id, model, price_version, outcome, endpoint,
   requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms, documents,
   cost_nano_usd
 )
 select
-  organisation_id, date_trunc('day', hour, 'UTC'), project_id, key_id, model, price_version, outcome, endpoint,
+  used.organisation_id, date_trunc('day', hour, 'UTC'), project_id, key_id, model, price_version, outcome, endpoint,
   sum(requests), sum(input_tokens), sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens),
   sum(images), sum(audio_ms), sum(documents), sum(cost_nano_usd)
-from billing.usage_hour
+from organisation join billing.usage_hour as used on used.organisation_id = organisation.organisation_id
 where hour >= $1 and hour < $2
 group by 1, 2, 3, 4, 5, 6, 7, 8
 

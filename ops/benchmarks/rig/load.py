@@ -45,6 +45,10 @@ class Plan(msgspec.Struct, kw_only=True):
     """Goes on watching after the last answer, for work that a gateway does later (shipping records)."""
     watch: list[int] = []
     """Roots of the process trees whose CPU time counts."""
+    rate_per_s: float = 0.0
+    """Requests begin at this pace, whatever came of those before; 0: as soon as a connection is free."""
+    count_failures: bool = False
+    """An answer that is not as asked is counted, and does not end the load."""
 
 
 class Loaded(msgspec.Struct):
@@ -55,6 +59,9 @@ class Loaded(msgspec.Struct):
     cpu_s: float
     first_p50_ms: float
     first_p99_ms: float
+    failed: int = 0
+    failure: str = ""
+    """What the first one said."""
 
 
 class LoadError(Exception):
@@ -73,6 +80,10 @@ class Exchange(asyncio.Protocol):
         self._over = over
         self._transport: asyncio.Transport | None = None
         self.first_ns: list[int] = []
+        self.pause_s: Callable[[], float] = lambda: 0.0
+        """How long to wait before the next request."""
+        self.failures: list[str] | None = None
+        """Where to count failures; otherwise the first ends it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -81,7 +92,12 @@ class Exchange(asyncio.Protocol):
         """Ask once more, or be over."""
         if not self._more():
             self._over("")
-            return
+        elif (pause_s := self.pause_s()) > 0:
+            asyncio.get_running_loop().call_later(pause_s, self._ask)
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._waiting = True
         self._last = b""
@@ -101,7 +117,12 @@ class Exchange(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         if status != 200 or (self._streamed and DONE not in self._last):
-            self._over(f"status {status}: {self._last[-500:].decode(errors='replace')}")
+            problem = f"status {status}: {self._last[-500:].decode(errors='replace')}"
+            if self.failures is None:
+                self._over(problem)
+                return
+            self.failures.append(problem)
+            asyncio.get_running_loop().call_soon(self.go)
         else:
             asyncio.get_running_loop().call_soon(self.go)
 
@@ -182,13 +203,29 @@ async def load(plan: Plan) -> Loaded:
             await loop.create_connection(made, "127.0.0.1", plan.port)
         exchanges.append(exchange)
     await _phase(exchanges, left, plan.warm_up, 0.0)
+    failures: list[str] = []
+    began_s = time.monotonic()
+
+    def pause_s() -> float:
+        asked = plan.requests - left[0] - 1
+        return began_s + asked / plan.rate_per_s - time.monotonic()
+
+    for exchange in exchanges:
+        exchange.failures = failures if plan.count_failures else None
+        exchange.pause_s = pause_s if plan.rate_per_s else exchange.pause_s
     before = processes.cpu_s(plan.watch)
     wall_s = await _phase(exchanges, left, plan.requests, plan.spread_s)
     await asyncio.sleep(plan.settle_s)
     cpu_s = processes.cpu_s(plan.watch) - before
     first_ms = sorted(ns / 1e6 for exchange in exchanges for ns in exchange.first_ns)
     return Loaded(
-        plan.requests, wall_s, cpu_s, statistics.median(first_ms), first_ms[int(len(first_ms) * 0.99)]
+        plan.requests,
+        wall_s,
+        cpu_s,
+        statistics.median(first_ms),
+        first_ms[int(len(first_ms) * 0.99)],
+        len(failures),
+        failures[0] if failures else "",
     )
 
 

@@ -19,6 +19,7 @@ from penstock import settings
 from penstock.access import keys
 from penstock.local import children, first_run, listening, postgres, state, valkey
 from penstock.local.children import Child
+from penstock.local.postgres import Postgres
 from penstock_billing import partitions, prices
 from penstock_billing.prices import Offer
 from penstock_catalog import artifacts
@@ -87,11 +88,34 @@ async def simulated_engine(
         yield child
 
 
+class Database:
+    """PostgreSQL in a folder, to be stopped and started again."""
+
+    def __init__(self, server: Postgres, folder: Path, log: Path) -> None:
+        self.url = server.url
+        self._server = server
+        self._folder = folder
+        self._log = log
+        self._running = True
+
+    async def stop(self) -> None:
+        """Cut every session and stop."""
+        if self._running:
+            self._running = False
+            await self._server.stop()
+
+    async def start(self) -> None:
+        """Answer again, at the same address."""
+        self._server = await postgres.start(self._folder, log=self._log)
+        self._running = True
+
+
 class Gateway:
     """A running gateway process with PostgreSQL and Valkey behind it; engines are registered by hand."""
 
-    def __init__(self, child: Child, port: int, key: str, pool: asyncpg.Pool) -> None:
+    def __init__(self, child: Child, port: int, key: str, pool: asyncpg.Pool, database: Database) -> None:
         self.child = child
+        self.database = database
         self.port = port
         self.key = key
         self._pool = pool
@@ -126,7 +150,8 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
     async with contextlib.AsyncExitStack() as stack:
         held = state.take(folder / "home")
         stack.callback(held.close)
-        database = await postgres.start(held.home / "postgres", log=held.logs / "postgres.log")
+        place, log = held.home / "postgres", held.logs / "postgres.log"
+        database = Database(await postgres.start(place, log=log), place, log)
         stack.push_async_callback(database.stop)
         redis = await valkey.start(held.home / "valkey", log=held.logs / "valkey.log")
         stack.push_async_callback(redis.stop)
@@ -151,7 +176,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         await stack.enter_async_context(kept(child))
         port = int(listener.getsockname()[1])
         await until_answering(child, port, "/healthz")
-        yield Gateway(child, port, key, pool)
+        yield Gateway(child, port, key, pool, database)
 
 
 @contextlib.asynccontextmanager

@@ -41,7 +41,9 @@ class Way:
     """Requests sent this way so far."""
 
 
-async def send(door: Door, plan: Plan, carried: list[int] | None = None) -> Loaded:
+async def send(
+    door: Door, plan: Plan, carried: list[int] | None = None, longest_s: float = LONGEST_S
+) -> Loaded:
     """Run one load client to its end; raises Unmeasurable with what it said."""
     plan.model, plan.key, plan.port = door.model, door.key, door.port
     plan.socket = "" if door.socket is None else str(door.socket)
@@ -53,10 +55,10 @@ async def send(door: Door, plan: Plan, carried: list[int] | None = None) -> Load
         cwd=OPS,
     )
     try:
-        async with asyncio.timeout(LONGEST_S):
+        async with asyncio.timeout(longest_s):
             out, said = await client.communicate(msgspec.json.encode(plan))
     except TimeoutError:
-        raise Unmeasurable(f"{plan.requests} requests were not answered within {LONGEST_S:.0f} s") from None
+        raise Unmeasurable(f"{plan.requests} requests were not answered within {longest_s:.0f} s") from None
     finally:
         if client.returncode is None:
             client.kill()
