@@ -64,6 +64,8 @@ class Journal:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open_part()
+            # Before this process holds credit or claims: a power cut must leave a trace of whose they were.
+            self._sync_files()
         except OSError as error:
             raise self._error(error) from error
         if self._failure is not None:

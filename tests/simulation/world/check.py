@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from world import credit
 from world.client import Client, End
 from world.disk import Place
 from world.statements import EPOCH, FIELDS, MEASURES, slot
@@ -74,6 +75,7 @@ def check(world: Simulation) -> None:
     for request_id in world.records.keys() - found.keys() - world.may_be_lost:
         world.problem(f"{request_id} was in the journal and has no event")
     check_books(world)
+    credit.check(world)
     if world.conflicts:
         world.problem(f"{world.conflicts} records came twice to the database")
     if rejected := world.database.tables.get("rejected_frame"):
@@ -162,6 +164,8 @@ def check_books(world: Simulation) -> None:
     }
     if +minutes != +Counter(kept):
         world.problem(f"minutes are not the sums of their events: {(+minutes) - Counter(kept)}")
+    check_longer(world, "usage_hour", "hour")
+    check_longer(world, "usage_day", "day")
     spent: Counter[Any] = Counter()
     revenue: Counter[int] = Counter()
     for row in rows:
@@ -173,6 +177,27 @@ def check_books(world: Simulation) -> None:
     if +spent != +by_key:
         world.problem(f"spending by key is {by_key}, the events say {spent}")
     check_ledger(world, revenue)
+
+
+def check_longer(world: Simulation, table: str, level: str) -> None:
+    """Hours and days before their mark are the sums of their minutes, and nothing is behind it."""
+    tables = world.database.tables
+    mark = tables.get("roll_up_mark", {}).get(level, EPOCH)
+    sums: Counter[Any] = Counter()
+    for key, counts in tables.get("usage_minute", {}).items():
+        if key[1] < mark:
+            since = key[1].replace(minute=0) if level == "hour" else key[1].replace(hour=0, minute=0)
+            for place, amount in enumerate(counts):
+                sums[(key[0], since, *key[2:]), place] += amount
+    kept = Counter(
+        {
+            (key, place): amount
+            for key, counts in tables.get(table, {}).items()
+            for place, amount in enumerate(counts)
+        }
+    )
+    if +sums != +kept:
+        world.problem(f"{table} is not the sum of its minutes: {(+sums) - kept} and {(+kept) - sums}")
 
 
 def check_ledger(world: Simulation, revenue: Counter[int]) -> None:

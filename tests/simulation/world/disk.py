@@ -279,6 +279,35 @@ class Reader:
         return data
 
 
+class Writer:
+    """An open file of a simulated path, for writing from its start."""
+
+    __slots__ = ("_file", "_position")
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._position = 0
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        DISKS[-1].close(self._file)
+
+    def write(self, data: bytes) -> int:
+        written = DISKS[-1].pwrite(self._file, data, self._position)
+        if written < len(data):
+            raise OSError(errno.ENOSPC, "no space left on device")
+        self._position += written
+        return written
+
+    def flush(self) -> None:
+        alive()
+
+    def fileno(self) -> int:
+        return self._file
+
+
 class Place(PurePosixPath):
     """A path on a simulated disk: `/host/<name>/…`; what the tested code does with a `Path` works on it."""
 
@@ -295,7 +324,9 @@ class Place(PurePosixPath):
             raise FileNotFoundError(errno.ENOENT, "no such file", str(self))
         return inode
 
-    def open(self, mode: str = "r") -> Reader:
+    def open(self, mode: str = "r") -> Any:
+        if mode == "wb":
+            return Writer(DISKS[-1].open(str(self), os.O_RDWR | os.O_CREAT | os.O_TRUNC))
         assert mode == "rb", mode
         return Reader(self._inode())
 
@@ -327,11 +358,16 @@ class Place(PurePosixPath):
         self._inode()
         del self._disk.entries[str(self)]
 
+    def iterdir(self) -> list[Place]:
+        """Every file, in the order of making."""
+        return self.glob("*")
+
     def glob(self, pattern: str) -> list[Place]:
         """In the order of making: no more than a file system promises."""
         prefix = str(self) + "/"
-        assert pattern.startswith("*"), pattern
-        ending = pattern[1:]
+        beginning, star, ending = pattern.partition("*")
+        assert star, pattern
+        prefix += beginning
         return [
             Place(path)
             for path in list(self._disk.entries)

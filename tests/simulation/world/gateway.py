@@ -9,11 +9,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from world.client import Client, End
+from world.client import Asked, Client, End
 from world.loop import Process
 from world.substitutes import TIME
 
 from penstock.access.keyring import Principal
+from penstock.admission.credit.errors import CreditError
+from penstock.admission.credit.lending import Lender
+from penstock.admission.credit.wallets import Wallets
+from penstock.admission.funds import Ask as MayAsk
+from penstock.admission.funds import Funds
 from penstock.admission.room import Overloaded
 from penstock.routing.directory import Directory, NoEngine
 from penstock.serving.call import Call, Surface, UsageView
@@ -23,7 +28,7 @@ from penstock.serving.relay import Patience
 from penstock_base import ids
 from penstock_billing.journal import Journal
 from penstock_billing.record import UsageRecord
-from penstock_billing.shipper import Shipper
+from penstock_billing.shipper import DATABASE_AWAY, Shipper
 from penstock_engines.registry import Registered
 
 if TYPE_CHECKING:
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
 
 REFUSALS = (NoEngine, Overloaded, EngineRefused, EngineFailed, MeteringFailed)
 """What the edge puts into words."""
+FOLLOW_EVERY_S = 1.0
+PROMPT_SLACK_TOKENS = 50
+"""How much longer a prompt may be than it is, as far as the edge can tell."""
 
 
 class Gateway:
@@ -78,8 +86,12 @@ class Gateway:
         self.conductor = Conductor(
             self.directory, Meter(self.journal), Patience(options.first_byte_s, options.stall_s)
         )
-        loops = [self._guarded(self.journal.run()), self._guarded(self.shipper.run())]
-        tasks = [asyncio.create_task(loop) for loop in loops]
+        pool: Any = world.database.pool("gateway", 10.0)
+        self.wallets = Wallets()
+        self.lender = Lender(pool, self.journal.boot_id, self.wallets)
+        self.funds = Funds(self.wallets, self.lender)
+        loops = [self.journal.run(), self.shipper.run(), self.lender.run(), self._follow(pool)]
+        tasks = [asyncio.create_task(self._guarded(loop)) for loop in loops]
         self.ready = True
         await self.stopping.wait()
         self.ready = False
@@ -92,8 +104,10 @@ class Gateway:
         except Exception:
             world.say(f"{self.process} could not close its journal")
         await self.shipper.drain(5.0)
+        await self.lender.drain(3.0)
         await self.shipper.close()
         self.directory.close()
+        await pool.close()
         world.note_shipper(self)
         self.process.kill()
 
@@ -115,6 +129,14 @@ class Gateway:
             self.world.say(f"{self.process}: a loop ended, so it stops: {error!r}")
             self.stopping.set()
 
+    async def _follow(self, pool: Any) -> None:
+        while True:
+            try:
+                await self.wallets.refresh(pool)
+            except DATABASE_AWAY:
+                pass
+            await asyncio.sleep(FOLLOW_EVERY_S)
+
     def take(self, client: Client) -> None:
         """A client's request arrives."""
         task = self.world.loop.spawn(self.process, self._answer(client))
@@ -130,28 +152,10 @@ class Gateway:
             if not self.journal.healthy:
                 client.settle(End.REFUSED, "the journal is not healthy")
                 return
-            price = self.world.prices.current(asked.model)
-            if price is None:
-                client.settle(End.REFUSED, "no price")
-                return
-            self.world.admitted[request_id] = price.id
-            call = Call(
-                event_id=event_id,
-                request_id=request_id,
-                client_request_id=None,
-                surface=Surface.CHAT,
-                principal=Principal(asked.organisation_id, 1, f"key_{asked.organisation_id}"),
-                card=SimpleNamespace(id=asked.model),  # type: ignore[arg-type]
-                price=price,
-                body=msgspec.json.encode(asked.ask),
-                streamed=asked.ask.stream,
-                usage_view=UsageView[asked.usage_view],
-                prompts=1,
-                n=asked.ask.n,
-                started_ns=TIME.perf_counter_ns(),
-                on_settled=self._settled,
-            )
+            call = await self._call(asked, event_id, request_id)
             await self.conductor.run(call, client.receive, client.send, [])
+        except CreditError as refusal:
+            client.settle(End.REFUSED, type(refusal).__name__)
         except REFUSALS as refusal:
             client.settle(End.FAILED, type(refusal).__name__)
         except asyncio.CancelledError:
@@ -163,6 +167,44 @@ class Gateway:
         else:
             if client.end is End.OPEN:
                 self.world.problem(f"{request_id} was answered without an end")
+
+    async def _call(self, asked: Asked, event_id: bytes, request_id: str) -> Call:
+        """Let a request in, as the edge does."""
+        ask = asked.ask
+        principal = Principal(asked.organisation_id, 1, f"key_{asked.organisation_id}")
+        price = self.world.prices.current(asked.model, asked.organisation_id)
+        assert price is not None
+        output_tokens_max = ask.max_tokens or ask.output_tokens
+        charge = await self.funds.admit(
+            MayAsk(
+                principal=principal,
+                price=price,
+                input_tokens_max=ask.prompt_tokens + PROMPT_SLACK_TOKENS,
+                output_tokens_max=output_tokens_max,
+                choices=ask.n,
+                streamed=ask.stream,
+            )
+        )
+        if charge.output_tokens_max < output_tokens_max:
+            ask = msgspec.structs.replace(ask, max_tokens=charge.output_tokens_max)
+        self.world.admitted[request_id] = price.id
+        return Call(
+            event_id=event_id,
+            request_id=request_id,
+            client_request_id=None,
+            surface=Surface.CHAT,
+            principal=principal,
+            card=SimpleNamespace(id=asked.model),  # type: ignore[arg-type]
+            price=price,
+            body=msgspec.json.encode(ask),
+            streamed=ask.stream,
+            usage_view=UsageView[asked.usage_view],
+            prompts=1,
+            n=ask.n,
+            started_ns=TIME.perf_counter_ns(),
+            charge=charge,
+            on_settled=self._settled,
+        )
 
     def _settled(self, record: UsageRecord) -> None:
         self.world.settled(self, record)

@@ -212,6 +212,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                         ready.popleft().run()
                     except Died:
                         pass
+                    except NotImplementedError:
+                        raise  # the world is to be finished first
                     except Exception as error:
                         self.problems.append(f"a callback failed: {error!r}")
                 if not wanted():

@@ -32,7 +32,8 @@ class Mutant(msgspec.Struct, frozen=True):
     changes: list[Change]
 
 
-MEMORY = "__import__('world.substitutes', fromlist=['RUN']).RUN.loop.memory"
+WORLD = "__import__('world.substitutes', fromlist=['RUN']).RUN.world"
+MEMORY = f"{WORLD}.loop.memory"
 """Where a bug may keep something between two calls of one run."""
 
 MUTANTS = [
@@ -107,8 +108,8 @@ MUTANTS = [
     Mutant(
         "a living process's file is adopted",
         [
-            Change("penstock_billing.shipper:Shipper._adopt", "if self._is_own_part(path) or", "if"),
-            Change("penstock_billing.shipper:Shipper._adopt", "if dead:", "if True:"),
+            Change("penstock_billing.adoption:Adoption.adopt", "if path == own or", "if"),
+            Change("penstock_billing.adoption:Adoption.adopt", "if dead:", "if True:"),
         ],
     ),
     Mutant(
@@ -117,7 +118,7 @@ MUTANTS = [
             Change(
                 "penstock.serving.meter:Meter.settle",
                 "call.price,",
-                "__import__('world.substitutes', fromlist=['RUN']).RUN.prices.current(call.card.id),",
+                f"{WORLD}.prices.current(call.card.id),",
             )
         ],
     ),
@@ -171,13 +172,16 @@ MUTANTS = [
         ],
     ),
     Mutant(
-        "a commit whose answer was lost is taken for one that failed, and skipped",
+        "a new process holds credit before its journal is on the disk",
+        [Change("penstock_billing.journal:Journal.__init__", "self._sync_files()", "pass")],
+    ),
+    Mutant(
+        "a lease is released when its process is dead, not when all it wrote is shipped",
         [
             Change(
-                "penstock_billing.shipper:Shipper._ship_file",
-                "shipment = await shipping.ship(connection, name, path, until=until, limit=BATCH_FRAMES)",
-                "shipment = await shipping.ship(connection, name + str(self.state.failures), path, "
-                "until=until, limit=BATCH_FRAMES)",
+                "world.statements_leases:orphaned",
+                'boot is not None and boot["settled"]',
+                f"lease['boot_id'] not in {WORLD}.living_boots()",
             )
         ],
     ),
@@ -185,8 +189,8 @@ MUTANTS = [
         "a file is deleted before all of it is shipped",
         [
             Change(
-                "penstock_billing.shipper:Shipper._adopt_file",
-                "count, idle = await self._ship_file(connection, name, path, None)",
+                "penstock_billing.adoption:Adoption._ship_dead",
+                "count, idle = await self.ship(connection, name, path, None)",
                 "path.unlink(); return 0",
             )
         ],

@@ -13,7 +13,11 @@ import msgspec
 from world.client import Asked
 from world.engine import Ask
 
-ORGANISATIONS = 3
+ORGANISATIONS = 4
+PREPAID = {2: (2, 0), 3: (3, 1), 4: (4, 0)}
+"""Organisations with credit, and the wallet that pays: 3's is its project's. The first owes what it uses."""
+STRICT = (3, 4)
+"""Never below zero; 2 may go below by a stated bound."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -24,6 +28,15 @@ class Fault(msgspec.Struct, frozen=True):
     target: int = 0
     for_s: float = 0.0
     amount: float = 0.0
+
+
+class TopUp(msgspec.Struct, frozen=True):
+    """Credit that a prepaid organisation gets."""
+
+    at_s: float
+    organisation_id: int
+    nano_usd: int
+    promotional: bool = False
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -51,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True):
     options: Options
     requests: list[Asked]
     faults: list[Fault]
+    top_ups: list[TopUp]
 
     def without(self, *, requests: Any = (), faults: Any = ()) -> Plan:
         """The same run without some of what happens in it (by position)."""
@@ -59,10 +73,11 @@ class Plan(msgspec.Struct, frozen=True):
             self.options,
             [each for place, each in enumerate(self.requests) if place not in requests],
             [each for place, each in enumerate(self.faults) if place not in faults],
+            self.top_ups,
         )
 
 
-GATEWAY_FAULTS = ("kill_gateway", "kill_gateway", "stop_gateway", "second_shipper", "kill_at_append")
+GATEWAY_FAULTS = ("kill_gateway", "stop_gateway", "second_shipper", "kill_at_append", "kill_at_append")
 HOST_FAULTS = ("power_cut", "disk_full", "disk_fails", "clock_jump")
 DATABASE_FAULTS = (
     "database_away",
@@ -94,15 +109,29 @@ def plan(seed: int) -> Plan:
         stall_s=rng.choice((1.0, 5.0)),
         begin_minute=rng.choice((0, 58, 59, 23 * 60 + 59)),
     )
-    span_s = rng.choice((2.0, 8.0, 20.0))
-    requests = [request(rng, number, span_s) for number in range(rng.randint(4, 20))]
+    span_s = rng.choice((1.5, 5.0, 15.0))
+    # In some worlds everybody draws on one small wallet: there is no room for a nano-dollar too much.
+    tight = rng.random() < 0.15
+    crowd = (
+        [rng.choice(STRICT)]
+        if tight
+        else [*range(1, ORGANISATIONS + 1), *[rng.randint(1, ORGANISATIONS)] * rng.choice((0, 8))]
+    )
+    requests = [request(rng, number, span_s, crowd) for number in range(20 if tight else rng.randint(4, 20))]
     faults = sorted(
         (fault(rng, span_s, options) for _ in range(rng.choice((0, 1, 2, 3, 5)))), key=lambda each: each.at_s
     )
-    return Plan(seed, options, sorted(requests, key=lambda each: each.at_s), faults)
+    amounts = rng.choice(((50_000, 150_000), (200_000, 500_000), (30_000_000, 1_000_000_000)))
+    if tight:
+        amounts = (100_000, 200_000, 400_000)
+    top_ups = [TopUp(0.0, organisation_id, rng.choice(amounts)) for organisation_id in PREPAID]
+    for _ in range(rng.randint(0, 2)):
+        at_s = round(rng.uniform(0, span_s), 4)
+        top_ups.append(TopUp(at_s, rng.choice(list(PREPAID)), rng.choice(amounts), rng.random() < 0.5))
+    return Plan(seed, options, sorted(requests, key=lambda each: each.at_s), faults, top_ups)
 
 
-def request(rng: random.Random, number: int, span_s: float) -> Asked:
+def request(rng: random.Random, number: int, span_s: float, crowd: list[int]) -> Asked:
     """One client and what it asks."""
     n = 2 if rng.random() < 0.1 else 1
     output = rng.choice((1, 3, 10, 40, 200))
@@ -126,7 +155,7 @@ def request(rng: random.Random, number: int, span_s: float) -> Asked:
     return Asked(
         number=number,
         at_s=round(rng.uniform(0.1, span_s), 4),
-        organisation_id=rng.randint(1, ORGANISATIONS),
+        organisation_id=rng.choice(crowd),
         ask=ask,
         usage_view=rng.choice(("HIDDEN", "FINAL", "CONTINUOUS")),
         leave_after_s=round(rng.uniform(0, 3), 4) if rng.random() < 0.2 else None,

@@ -11,13 +11,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from world.loop import CURRENT, VirtualLoop, alive
 
 Key = tuple[str, Any]
 Row = Any
+
+if TYPE_CHECKING:
+    from world.connections import Connection, Pool
 
 GONE = "the connection was closed in the middle of an operation"
 
@@ -40,6 +43,7 @@ class Transaction:
         self.stage: list[tuple[Any, ...]] = []
         """The temporary table of shipping."""
         self.failed = False
+        self.lock_timeout_s: float | None = None
 
     def get(self, table: str, key: Any) -> Row:
         """Read a row; None where there is none."""
@@ -62,6 +66,13 @@ class Transaction:
     def put(self, table: str, key: Any, row: Row) -> None:
         """Write a row, which locks it."""
         self.lock(table, key)
+        self.writes[table, key] = row
+
+    def insert(self, table: str, key: Any, row: Row) -> None:
+        """Write a row that must be new."""
+        self.lock(table, key)
+        if self.get(table, key) is not None:
+            raise asyncpg.UniqueViolationError(f"{table} has {key} already")
         self.writes[table, key] = row
 
     def lock(self, table: str, key: Any, *, shared: bool = False) -> None:
@@ -112,6 +123,7 @@ class Server:
         """That many commits take effect without their clients' hearing of it."""
         self.cut_before_commit = 0
         self.commits = 0
+        self.after_commit: Callable[[Transaction], None] = lambda _: None
 
     def next(self, sequence: str) -> int:
         """Take a number; never given back, as Postgres does not either."""
@@ -127,6 +139,8 @@ class Server:
             raise TimeoutError
         if self.away:
             raise ConnectionRefusedError(111, "connection refused")
+        from world.connections import Connection
+
         connection = Connection(self, name, command_timeout_s)
         self.connections[connection] = None
         process = CURRENT.get()
@@ -135,6 +149,12 @@ class Server:
                 lambda: self.loop.outside(self.rng.uniform(0, 0.05), self.end, connection)
             )
         return connection
+
+    def pool(self, name: str, command_timeout_s: float) -> Pool:
+        """Make a pool of connections; none is opened before it is needed."""
+        from world.connections import Pool
+
+        return Pool(self, name, command_timeout_s)
 
     # What connections ask.
 
@@ -165,6 +185,9 @@ class Server:
         except Blocked as blocked:
             transaction.writes = before
             self._waiting.setdefault(blocked.key, []).append((connection, request))
+            if transaction.lock_timeout_s is not None:
+                wait_s = transaction.lock_timeout_s
+                self.loop.outside(wait_s, self._waited_too_long, blocked.key, connection, request)
             return
         except asyncpg.PostgresError as error:
             transaction.failed = True
@@ -180,11 +203,22 @@ class Server:
         if not request.answer.done():
             request.answer.set_result(result)
 
+    def _waited_too_long(self, key: Key, connection: Connection, request: Request) -> None:
+        """What `lock_timeout` does."""
+        waiting = self._waiting.get(key, [])
+        if (connection, request) in waiting:
+            waiting.remove((connection, request))
+            if connection.transaction_ is not None:
+                connection.transaction_.failed = True
+            request.fail(asyncpg.LockNotAvailableError("canceling statement due to lock timeout"))
+
     def _commit(self, connection: Connection, transaction: Transaction) -> bool:
         """Make a transaction's writes everybody's; False when the client does not hear of it."""
         counted = bool(transaction.writes)
         if counted and self.cut_before_commit:
             self.cut_before_commit -= 1
+            connection.transaction_ = None
+            self.release(transaction)
             self.end(connection)
             return False
         for (table, key), row in transaction.writes.items():
@@ -194,6 +228,7 @@ class Server:
             else:
                 rows[key] = row
         self.commits += counted
+        self.after_commit(transaction)
         self.release(transaction)
         if counted and self.cut_after_commit:
             self.cut_after_commit -= 1
@@ -268,197 +303,11 @@ class Server:
         self.tables = {table: dict(rows) for table, rows in backup.items()}
 
 
-class Connection:
-    """A connection, as asyncpg's looks to those who use it."""
-
-    def __init__(self, server: Server, name: str, command_timeout_s: float | None) -> None:
-        self._server = server
-        self._loop = server.loop
-        self.name = name
-        self._command_timeout_s = command_timeout_s
-        self.transaction_: Transaction | None = None
-        self.pending: dict[Request, None] = {}
-        self._closed = False
-
-    def is_closed(self) -> bool:
-        return self._closed or self not in self._server.connections
-
-    def terminate(self) -> None:
-        """Close without a word; the other side notices a little later."""
-        self._closed = True
-        for request in list(self.pending):
-            request.fail(asyncpg.ConnectionDoesNotExistError(GONE))
-        self._loop.outside(self._server.rng.uniform(0, 0.02), self._server.end, self)
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        alive()
-        self._closed = True
-        self._server.end(self)
-
-    async def ask(
-        self, work: Callable[[Transaction], Any], *, ends: bool = False, timeout_s: float | None = None
-    ) -> Any:
-        """Send a statement and wait for its answer."""
-        alive()
-        if self._closed:
-            raise asyncpg.InterfaceError("connection is closed")
-        if self.is_closed():
-            self._closed = True
-            raise asyncpg.ConnectionDoesNotExistError(GONE)
-        server = self._server
-        request = Request(work, ends, self._loop.create_future())
-        self.pending[request] = None
-        server.loop.outside(server.rng.uniform(*server.latency_s), server.take, self, request)
-        limit_s = self._command_timeout_s if timeout_s is None else timeout_s
-        timer = None if limit_s is None else self._loop.call_later(limit_s, self._give_up, request)
-        try:
-            return await request.answer
-        finally:
-            self.pending.pop(request, None)
-            if timer is not None:
-                timer.cancel()
-            if request.answer.cancelled():
-                request.cancelled = True
-
-    def _give_up(self, request: Request) -> None:
-        if not request.answer.done():
-            # The word that it is to be cancelled comes too late, or in time.
-            request.cancelled = self._server.rng.random() < 0.5
-            request.fail(TimeoutError())
-
-    def transaction(self, **_: Any) -> Block:
-        """As asyncpg's: a transaction, or within one a savepoint."""
-        return Block(self)
-
-    def is_in_transaction(self) -> bool:
-        return self.transaction_ is not None
-
-    async def execute(self, sql: str, *args: Any, timeout: float | None = None) -> str:
-        await self.ask(lambda transaction: run(transaction, sql, args), timeout_s=timeout)
-        return "OK"
-
-    async def executemany(self, sql: str, rows: Any, *, timeout: float | None = None) -> None:
-        given = list(rows)
-        await self.ask(lambda transaction: [run(transaction, sql, each) for each in given], timeout_s=timeout)
-
-    async def fetch(self, sql: str, *args: Any, timeout: float | None = None) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = await self.ask(
-            lambda transaction: run(transaction, sql, args), timeout_s=timeout
-        )
-        return rows
-
-    async def fetchrow(self, sql: str, *args: Any, timeout: float | None = None) -> dict[str, Any] | None:
-        rows = await self.fetch(sql, *args, timeout=timeout)
-        return rows[0] if rows else None
-
-    async def fetchval(self, sql: str, *args: Any, timeout: float | None = None) -> Any:
-        rows = await self.fetch(sql, *args, timeout=timeout)
-        return next(iter(rows[0].values())) if rows else None
-
-    async def copy_records_to_table(self, table: str, *, records: Any, **_: Any) -> None:
-        assert table == "usage_stage", table
-        given = list(records)
-        await self.ask(lambda transaction: transaction.stage.extend(given))
-
-
-class Block:
-    """`async with connection.transaction()`."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._outer: dict[Key, Row] | None = None
-
-    async def __aenter__(self) -> Block:
-        alive()
-        connection = self._connection
-        if connection.is_closed():
-            raise asyncpg.InterfaceError("connection is closed")
-        if connection.transaction_ is None:
-            connection.transaction_ = Transaction(connection._server)
-        else:
-            self._outer = dict(connection.transaction_.writes)
-        return self
-
-    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
-        alive()
-        connection = self._connection
-        if self._outer is not None:
-            if kind is not None and connection.transaction_ is not None:
-                connection.transaction_.writes = self._outer
-                connection.transaction_.failed = False
-            return
-        if kind is None:
-            await connection.ask(lambda _: None, ends=True)
-            return
-        if connection.is_closed():
-            raise asyncpg.InterfaceError("connection was closed in the middle of a transaction")
-        if connection.transaction_ is not None:
-            transaction, connection.transaction_ = connection.transaction_, None
-            connection._server.release(transaction)
-
-
-class Pool:
-    """As much of asyncpg's pool as is used: a connection for each taking."""
-
-    def __init__(self, server: Server, name: str, command_timeout_s: float | None) -> None:
-        self._server = server
-        self._name = name
-        self._command_timeout_s = command_timeout_s
-        self._idle: list[Connection] = []
-
-    def acquire(self, **_: Any) -> Taking:
-        return Taking(self)
-
-    async def take(self) -> Connection:
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.is_closed():
-                return connection
-        return await self._server.connect(self._name, self._command_timeout_s)
-
-    def give_back(self, connection: Connection) -> None:
-        if connection.transaction_ is None and not connection.is_closed():
-            self._idle.append(connection)
-        else:
-            connection.terminate()
-
-    async def execute(self, sql: str, *args: Any, **options: Any) -> str:
-        async with self.acquire() as connection:
-            return await connection.execute(sql, *args, **options)
-
-    async def fetch(self, sql: str, *args: Any, **options: Any) -> list[dict[str, Any]]:
-        async with self.acquire() as connection:
-            return await connection.fetch(sql, *args, **options)
-
-    async def fetchrow(self, sql: str, *args: Any, **options: Any) -> dict[str, Any] | None:
-        async with self.acquire() as connection:
-            return await connection.fetchrow(sql, *args, **options)
-
-    async def fetchval(self, sql: str, *args: Any, **options: Any) -> Any:
-        async with self.acquire() as connection:
-            return await connection.fetchval(sql, *args, **options)
-
-
-class Taking:
-    """`async with pool.acquire()`."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def __aenter__(self) -> Connection:
-        self._connection = await self._pool.take()
-        return self._connection
-
-    async def __aexit__(self, *_: object) -> None:
-        alive()
-        self._pool.give_back(self._connection)
-
-
-STATEMENTS: dict[str, Callable[..., list[dict[str, Any]]]] = {}
+STATEMENTS: dict[str, Callable[..., Any]] = {}
 """What each query text does: a function of the transaction and the query's arguments."""
 
 
-def run(transaction: Transaction, sql: str, args: Any) -> list[dict[str, Any]]:
+def run(transaction: Transaction, sql: str, args: Any) -> Any:
     """Execute a statement of the tested code."""
     statement = STATEMENTS.get(sql)
     if statement is None:

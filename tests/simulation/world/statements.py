@@ -253,9 +253,9 @@ def add_transaction(
     corrects: Any,
 ) -> Any:
     transaction.lock("ledger_ref", ref)
+    transaction_id = transaction.server.next("ledger_transaction")
     if transaction.get("ledger_ref", ref) is not None:
         return NOTHING
-    transaction_id = transaction.server.next("ledger_transaction")
     add_ledger_transaction(transaction, transaction_id, ref, kind, corrects)
     return [{"id": transaction_id}]
 
@@ -300,11 +300,6 @@ def find_transaction(transaction: Transaction, ref: str) -> Any:
 
 
 # Partitions have no meaning here: one table holds all days.
-
-
-@statement(partitions.SQL["limit_waiting"])
-def limit_waiting(transaction: Transaction) -> Any:
-    return NOTHING
 
 
 @statement(partitions.SQL["lock"])

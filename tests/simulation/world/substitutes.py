@@ -29,6 +29,7 @@ class Run:
     rng: random.Random
     database: Any
     prices: Any
+    world: Any
     begun: datetime = EPOCH
 
 
@@ -179,11 +180,13 @@ SUBSTITUTES = {
 
 def tested_modules() -> list[Any]:
     """Every module that runs in the simulation and reaches outside."""
-    from penstock.serving import conduct, meter, relay
+    from penstock.admission.credit import charge, lending, purse
+    from penstock.serving import conduct, last_events, meter, relay
     from penstock_base import ids
-    from penstock_billing import journal, ledger, prices, shipper
+    from penstock_billing import adoption, boots, journal, ledger, prices, progress, shipper
 
-    return [ids, journal, shipper, prices, ledger, conduct, meter, relay]
+    billing = [ids, journal, progress, boots, adoption, shipper, prices, ledger]
+    return [*billing, charge, lending, purse, conduct, last_events, meter, relay]
 
 
 @contextlib.contextmanager
