@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from world.mutants import MUTANTS, mutated
+from world.mutants import MUTANTS, Mutant, mutated
 from world.plan import plan
 from world.shrink import play, shrunk, story
 
@@ -58,9 +58,9 @@ def test_a_seed_is_the_same_run_everywhere(simulated: None) -> None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
-def test_a_known_bug_is_found(simulated: None, mutant: object) -> None:
-    with mutated(mutant):  # type: ignore[arg-type]
-        assert any(play(plan(seed)).problems for seed in range(1000)), "no seed finds it"
+def test_a_known_bug_is_found(simulated: None, mutant: Mutant) -> None:
+    with mutated(mutant):
+        assert any(play(plan(seed)).problems for seed in mutant.seeds(1500)), "no seed finds it"
 
 
 def test_a_failing_plan_is_made_smaller_and_told(simulated: None) -> None:

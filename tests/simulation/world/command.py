@@ -63,5 +63,5 @@ def find_mutants(name: str) -> None:
     for mutant in [each for each in MUTANTS if name in each.name]:
         begun_s = time.process_time()
         with mutated(mutant):
-            seed, why = first_failure(range(3000))
+            seed, why = first_failure(mutant.seeds(3000))
         print(f"{mutant.name}: seed {seed} ({time.process_time() - begun_s:.1f} s): {why[:200]}")

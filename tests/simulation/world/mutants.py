@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from world.plan import plan
+
 
 class Change(msgspec.Struct, frozen=True):
     """Words to be replaced in one function: `module:Class.function`."""
@@ -30,6 +32,16 @@ class Mutant(msgspec.Struct, frozen=True):
 
     name: str
     changes: list[Change]
+    needs: str = ""
+    """The fault without which it does no harm: only worlds that have it are worth looking at."""
+
+    def seeds(self, until: int) -> list[int]:
+        """The seeds that may find it."""
+        return [
+            seed
+            for seed in range(until)
+            if not self.needs or any(each.kind == self.needs for each in plan(seed).faults)
+        ]
 
 
 WORLD = "__import__('world.substitutes', fromlist=['RUN']).RUN.world"
@@ -104,6 +116,7 @@ MUTANTS = [
                 "return body",
             )
         ],
+        needs="power_cut",
     ),
     Mutant(
         "a living process's file is adopted",
@@ -111,6 +124,7 @@ MUTANTS = [
             Change("penstock_billing.adoption:Adoption.adopt", "if path == own or", "if"),
             Change("penstock_billing.adoption:Adoption.adopt", "if dead:", "if True:"),
         ],
+        needs="second_shipper",
     ),
     Mutant(
         "the cost is rated at the price of now, not at the one fixed at admission",
@@ -160,6 +174,7 @@ MUTANTS = [
     Mutant(
         "the disk is not forced before a power cut",
         [Change("penstock_billing.journal:Journal._sync_files", "os.fdatasync(self._file)", "pass")],
+        needs="power_cut",
     ),
     Mutant(
         "a full disk swallows the record and the answer goes out",
@@ -170,10 +185,12 @@ MUTANTS = [
                 "return",
             )
         ],
+        needs="disk_fails",
     ),
     Mutant(
         "a new process holds credit before its journal is on the disk",
         [Change("penstock_billing.journal:Journal.__init__", "self._sync_files()", "pass")],
+        needs="power_cut",
     ),
     Mutant(
         "a lease is released when its process is dead, not when all it wrote is shipped",
@@ -184,6 +201,7 @@ MUTANTS = [
                 f"lease['boot_id'] not in {WORLD}.living_boots()",
             )
         ],
+        needs="kill_at_append",
     ),
     Mutant(
         "a file is deleted before all of it is shipped",
