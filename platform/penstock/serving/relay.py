@@ -261,6 +261,8 @@ class StreamRelay(Relay):
             return
         self._suspended = None
         self._progress = self._loop.time()
-        self._connection.resume()
-        if self._ending is not None:
+        if self._ending is None:
+            self._connection.resume()
+        else:
+            # The connection is another request's by now, which may have paused it for its own client.
             self._wake()

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 from world import credit
 from world.client import Client, End
 from world.disk import Place
+from world.engine import Ask
 from world.statements import EPOCH, FIELDS, MEASURES, slot
 
+from penstock.serving.notes import NOTE_TOKENS
+from penstock.serving.relay import CHECK_EVERY_BYTES
 from penstock_billing import frames, rating, record
 from penstock_billing.record import Outcome, UsageRecord
 
@@ -105,6 +108,34 @@ def check_client(world: Simulation, client: Client, usage: UsageRecord | None) -
             world.problem(f"{name} failed ({client.why}) and costs {usage.cost_nano_usd}")
     elif usage is None and client.request_id in world.made and not excused(world, client):
         world.problem(f"{name} reached an engine and ended in no record")
+    how = world.killed_with.get(client.request_id)
+    if how is not None and how != "power cut" and client.request_id not in world.may_be_lost:
+        check_killed(world, client, usage)
+
+
+def check_killed(world: Simulation, client: Client, usage: UsageRecord | None) -> None:
+    """What a killed gateway's streams are charged: what was noted, and nearly all that was delivered."""
+    name = f"{client.request_id} (request {client.asked.number}), killed with its gateway,"
+    charged = 0 if usage is None else usage.output_tokens
+    noted = world.noted.get(client.request_id, -1)
+    if charged < noted:
+        world.problem(f"{name} had {noted} tokens noted and is charged {charged}")
+    ask = client.asked.ask
+    if ask.stream and usage is None and client.tokens > unnoted_max(ask):
+        world.problem(f"{name} got {client.tokens} tokens and is charged nothing")
+    if (
+        usage is not None
+        and usage.outcome is Outcome.RECOVERED
+        and client.tokens > charged + unnoted_max(ask)
+    ):
+        world.problem(f"{name} got {client.tokens} tokens and is charged {charged}")
+
+
+def unnoted_max(ask: Ask) -> int:
+    """The most tokens of a stream that are not noted: 256, and those of the events between two looks."""
+    event_bytes = 60 + ask.step_tokens
+    events = CHECK_EVERY_BYTES // event_bytes + 2
+    return NOTE_TOKENS + events * ask.step_tokens
 
 
 def excused(world: Simulation, client: Client) -> bool:
@@ -121,12 +152,15 @@ def check_event(world: Simulation, usage: UsageRecord) -> None:
     price = world.prices.version(usage.price_version)
     if price is None or usage.cost_nano_usd != rating.rerate(usage, price):
         world.problem(f"{name} costs {usage.cost_nano_usd}, which is not its tokens times its price")
+    known = world.records.get(usage.request_id)
+    if known is not None and known[1] != usage and usage.request_id not in world.may_be_lost:
+        world.problem(f"{name} is not what the journal said")
+    if usage.outcome is Outcome.RECOVERED and usage.request_id not in world.killed_with:
+        world.problem(f"{name} was not under way in a process that was killed")
     if not usage.outcome.billable:
         if usage.cost_nano_usd:
             world.problem(f"{name} is our failure and costs {usage.cost_nano_usd}")
         return
-    if usage.request_id in world.records and world.records[usage.request_id][1] != usage:
-        world.problem(f"{name} is not what the journal said")
     client, _ = world.by_request[usage.request_id]
     if price is not None and world.admitted_price(client) != price.id:
         world.problem(

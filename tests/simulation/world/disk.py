@@ -7,15 +7,18 @@ errors.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from world.loop import CURRENT, Process, alive
+from world.loop import CURRENT, Died, Process, alive
 
 ROOT = "/host"
+SECTOR_BYTES = 512
 
 
 class Inode:
@@ -117,7 +120,9 @@ class Disk:
                 arrived = inode.unforced[: rng.randint(0, len(inode.unforced))]
                 if len(arrived) < len(inode.unforced):
                     offset, data = inode.unforced[len(arrived)]
-                    arrived.append((offset, data[: rng.randint(0, len(data))]))
+                    # Sectors are written whole or not at all, as disks promise.
+                    ends = range(SECTOR_BYTES - offset % SECTOR_BYTES, len(data), SECTOR_BYTES)
+                    arrived.append((offset, data[: rng.choice([0, *ends])]))
             for offset, data in arrived:
                 torn.write(offset, data)
         if len(torn.content) < size and rng.random() < 0.7:
@@ -131,11 +136,30 @@ class Disk:
 class Disks:
     """Every host's disk of a run, and every open file: what stands behind `os` in the code that is tested."""
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Any, rng: random.Random) -> None:
         self.loop = loop
+        self.rng = rng
+        self.kill: Callable[[Any], None] = lambda _: None
         self.by_name: dict[str, Disk] = {}
         self._open: dict[int, tuple[Disk, Inode, Process | None, str]] = {}
         self._next = 1000
+
+    @contextlib.contextmanager
+    def changing(self, path: str) -> Iterator[None]:
+        """Around each change of a disk: a process may be killed before or after it."""
+        alive()
+        process = CURRENT.get()
+        counts = process is not None and process.changes_left and path.endswith(process.changes_of)
+        due = counts and process.changes_left == 1
+        if counts:
+            process.changes_left -= 1
+        if due and self.rng.random() < 0.5:
+            self.kill(process)
+            raise Died
+        yield
+        if due:
+            self.kill(process)
+            raise Died
 
     def disk(self, path: str) -> Disk:
         return self.by_name[path.split("/", 3)[2]]
@@ -187,7 +211,10 @@ class Disks:
         return self._take(file)[1]
 
     def pwrite(self, file: int, data: bytes, offset: int) -> int:
-        alive()
+        with self.changing(self._take(file)[3].removesuffix(".tmp")):
+            return self._pwrite(file, data, offset)
+
+    def _pwrite(self, file: int, data: bytes, offset: int) -> int:
         disk, inode, _, path = self._take(file)
         if disk.failing:
             raise OSError(errno.EIO, "input/output error", path)
@@ -216,7 +243,10 @@ class Disks:
             inode.content.extend(bytes(end - len(inode.content)))
 
     def force(self, file: int) -> None:
-        alive()
+        with self.changing(self._take(file)[3]):
+            self._force(file)
+
+    def _force(self, file: int) -> None:
         disk, inode, _, path = self._take(file)
         if path in disk.folders:
             disk.force_entries(path)
@@ -345,9 +375,10 @@ class Place(PurePosixPath):
 
     def rename(self, target: Place) -> Place:
         inode = self._inode()
-        disk = self._disk
-        disk.entries[str(target)] = inode
-        del disk.entries[str(self)]
+        with DISKS[-1].changing(str(target)):
+            disk = self._disk
+            del disk.entries[str(self)]
+            disk.entries[str(target)] = inode
         return target
 
     replace = rename
@@ -356,7 +387,8 @@ class Place(PurePosixPath):
         if missing_ok and not self.exists():
             return
         self._inode()
-        del self._disk.entries[str(self)]
+        with DISKS[-1].changing(str(self)):
+            del self._disk.entries[str(self)]
 
     def iterdir(self) -> list[Place]:
         """Every file, in the order of making."""

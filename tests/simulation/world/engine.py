@@ -113,8 +113,9 @@ class Engine:
         first, *headers = head.decode().split("\r\n")
         path = first.split(" ")[1]
         if path.startswith("/penstock/receipts/"):
-            request_id = path.removeprefix("/penstock/receipts/").partition("?")[0]
-            self._loop.outside(0.0005, self._receipt, transport, request_id, self.life)
+            request_id, _, question = path.removeprefix("/penstock/receipts/").partition("?")
+            waits = question != "wait_ms=0"
+            self._loop.outside(0.0005, self._receipt, transport, request_id, self.life, waits)
             return
         request_id = next(
             line.partition(": ")[2] for line in headers if line.lower().startswith("x-request-id")
@@ -202,13 +203,13 @@ class Engine:
             self._send_receipt(transport, job)
         job.waiting_for_receipt.clear()
 
-    def _receipt(self, transport: Transport, request_id: str, life: int) -> None:
+    def _receipt(self, transport: Transport, request_id: str, life: int, waits: bool) -> None:
         job = self.jobs.get(request_id)
         if life != self.life or self.stalled:
             return
         if job is None:
             transport.whole(b"404 Not Found", b"{}")
-        elif job.running:
+        elif job.running and waits:
             job.waiting_for_receipt.append(transport)
         else:
             self._send_receipt(transport, job)
@@ -217,10 +218,9 @@ class Engine:
         ask = job.ask
         # An engine that was stopped before its first step has read nothing that it counts.
         counts = (ask.prompt_tokens, ask.cached_tokens, job.tokens)
-        transport.whole(
-            b"200 OK",
-            b'{"prompt_tokens":%d,"cached_tokens":%d,"completion_tokens":%d,"finished":true}' % counts,
-        )
+        finished = b"false" if job.running else b"true"
+        receipt = b'{"prompt_tokens":%d,"cached_tokens":%d,"completion_tokens":%d,"finished":%b}'
+        transport.whole(b"200 OK", receipt % (*counts, finished))
 
 
 class Transport:

@@ -23,10 +23,11 @@ from penstock.admission.room import Overloaded
 from penstock.routing.directory import Directory, NoEngine
 from penstock.serving.call import Call, Surface, UsageView
 from penstock.serving.conduct import Conductor, EngineFailed, EngineRefused, MeteringFailed
-from penstock.serving.meter import Meter
+from penstock.serving.meter import Meter, Settlement
 from penstock.serving.relay import Patience
 from penstock_base import ids
 from penstock_billing.journal import Journal
+from penstock_billing.progress import Progress
 from penstock_billing.record import UsageRecord
 from penstock_billing.shipper import DATABASE_AWAY, Shipper
 from penstock_engines.registry import Registered
@@ -39,6 +40,19 @@ REFUSALS = (NoEngine, Overloaded, EngineRefused, EngineFailed, MeteringFailed)
 FOLLOW_EVERY_S = 1.0
 PROMPT_SLACK_TOKENS = 50
 """How much longer a prompt may be than it is, as far as the edge can tell."""
+
+
+class WatchedMeter(Meter):
+    """The meter, with somebody who remembers what it noted."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway.journal, gateway.progress)
+        self._gateway = gateway
+
+    def note(self, call: Call, so_far: Settlement) -> None:
+        super().note(call, so_far)
+        if self._gateway.progress.failure is None:
+            self._gateway.world.noted[call.request_id] = so_far.usage.output_tokens
 
 
 class Gateway:
@@ -69,6 +83,7 @@ class Gateway:
             self.journal = Journal(
                 self.process.host.folder, part_bytes=options.part_bytes, reserve_bytes=options.reserve_bytes
             )
+            self.progress = Progress(self.process.host.folder, self.journal.boot_id)
         except Exception:
             # A full or failing disk: the parent tries again.
             self.process.kill()
@@ -84,7 +99,7 @@ class Gateway:
             ]
         )
         self.conductor = Conductor(
-            self.directory, Meter(self.journal), Patience(options.first_byte_s, options.stall_s)
+            self.directory, WatchedMeter(self), Patience(options.first_byte_s, options.stall_s)
         )
         pool: Any = world.database.pool("gateway", 10.0)
         self.wallets = Wallets()
@@ -103,6 +118,7 @@ class Gateway:
             self.journal.close()
         except Exception:
             world.say(f"{self.process} could not close its journal")
+        self.progress.close()
         await self.shipper.drain(5.0)
         await self.lender.drain(3.0)
         await self.shipper.close()

@@ -25,6 +25,10 @@ class Process:
         self.name = name
         self.host = host
         self.dead = False
+        self.changes_left = 0
+        """It is killed at so many more changes of its disk; 0 is never."""
+        self.changes_of = ""
+        """What the names of files end with whose changes count."""
         self.at_death: list[Callable[[], None]] = []
         """What the kernel does for a process that is gone: close its files, its sockets."""
         self.context = contextvars.copy_context()
@@ -249,7 +253,11 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                         context.run(task.get_coro().close)  # type: ignore[union-attr]
                     except BaseException:
                         pass
-                elif not task.cancelled() and task._log_traceback:  # type: ignore[attr-defined]
+                elif (
+                    not task.cancelled()
+                    and task._log_traceback  # type: ignore[attr-defined]
+                    and not isinstance(task.exception(), Died)
+                ):
                     self.problems.append(f"a task ended and nobody looked why: {task.exception()!r}")
             self._ready.clear()
             self._timers.clear()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
 import msgspec
-
 from world.plan import plan
 
 
@@ -130,7 +130,7 @@ MUTANTS = [
         "the cost is rated at the price of now, not at the one fixed at admission",
         [
             Change(
-                "penstock.serving.meter:Meter.settle",
+                "penstock.serving.meter:_record",
                 "call.price,",
                 f"{WORLD}.prices.current(call.card.id),",
             )
@@ -138,7 +138,7 @@ MUTANTS = [
     ),
     Mutant(
         "our own failures are charged what was generated",
-        [Change("penstock.serving.meter:Meter.settle", "if end.outcome.billable", "if True")],
+        [Change("penstock.serving.meter:_record", "if end.outcome.billable", "if True")],
     ),
     Mutant(
         "a client that leaves pays what it was sent, not what the engine made",
@@ -204,6 +204,29 @@ MUTANTS = [
         needs="kill_at_append",
     ),
     Mutant(
+        "what was noted of a stream is cleared before its final record is in the journal",
+        [
+            Change(
+                "penstock.serving.meter:Meter.settle",
+                "    try:\n        self._journal.append(record)",
+                "    if self._progress is not None:\n        self._progress.end(call.event_id)\n"
+                "    try:\n        self._journal.append(record)",
+            )
+        ],
+        needs="kill_at_slot",
+    ),
+    Mutant(
+        "what was noted of a stream counts although its final record is there",
+        [
+            Change(
+                "penstock_billing.progress:recover",
+                "noted.pop(record.decode(body).event_id, None)",
+                "record.decode(body)",
+            )
+        ],
+        needs="kill_at_slot",
+    ),
+    Mutant(
         "a file is deleted before all of it is shipped",
         [
             Change(
@@ -243,9 +266,13 @@ def mutated(mutant: Mutant) -> Iterator[None]:
         changed[change.function] = source.replace(change.old, change.new)
     kept = []
     try:
-        for path, source in changed.items():
+        for path, text in changed.items():
             function = function_of(path)
             scope: dict[str, Any] = {}
+            # Without its decorators, which would do again what they did.
+            begins = re.search(r"^(async )?def ", text, re.MULTILINE)
+            assert begins is not None
+            source = "from __future__ import annotations\n" + text[begins.start() :]
             exec(
                 compile("from __future__ import annotations\n" + source, path, "exec"),
                 function.__globals__,

@@ -77,7 +77,15 @@ class Plan(msgspec.Struct, frozen=True):
         )
 
 
-GATEWAY_FAULTS = ("kill_gateway", "stop_gateway", "second_shipper", "kill_at_append", "kill_at_append")
+GATEWAY_FAULTS = (
+    "kill_gateway",
+    "stop_gateway",
+    "second_shipper",
+    "kill_at_append",
+    "kill_at_change",
+    "kill_at_slot",
+)
+TIGHT_FAULTS = ("kill_at_append", "kill_at_append", "kill_gateway", "power_cut", "cut_after_commit")
 HOST_FAULTS = ("power_cut", "disk_full", "disk_fails", "clock_jump")
 DATABASE_FAULTS = (
     "database_away",
@@ -95,10 +103,12 @@ ENGINE_FAULTS = ("engine_dies", "engine_stalls")
 def plan(seed: int) -> Plan:
     """Everything that a seed decides."""
     rng = random.Random(seed)
+    # In some worlds everybody draws on one small wallet: there is no room for a nano-dollar too much.
+    tight = rng.random() < 0.15
     engines = rng.choice((1, 2, 2, 3))
     options = Options(
         hosts=rng.choice((1, 1, 2)),
-        gateways=rng.choice((1, 2, 2, 3)),
+        gateways=rng.choice((2, 3) if tight else (1, 2, 2, 3)),
         engines=engines,
         part_bytes=rng.choice((2_000, 6_000, 1_000_000)),
         reserve_bytes=rng.choice((1_000, 4_000, 100_000)),
@@ -110,16 +120,16 @@ def plan(seed: int) -> Plan:
         begin_minute=rng.choice((0, 58, 59, 23 * 60 + 59)),
     )
     span_s = rng.choice((1.5, 5.0, 15.0))
-    # In some worlds everybody draws on one small wallet: there is no room for a nano-dollar too much.
-    tight = rng.random() < 0.15
     crowd = (
         [rng.choice(STRICT)]
         if tight
         else [*range(1, ORGANISATIONS + 1), *[rng.randint(1, ORGANISATIONS)] * rng.choice((0, 8))]
     )
-    requests = [request(rng, number, span_s, crowd) for number in range(20 if tight else rng.randint(4, 20))]
+    lengths = rng.choice(((1, 3, 10, 40, 200), (1, 3, 10, 40, 200), (40, 1600)))
+    count = 20 if tight else rng.randint(4, 20)
+    requests = [request(rng, number, span_s, crowd, lengths) for number in range(count)]
     faults = sorted(
-        (fault(rng, span_s, options) for _ in range(rng.choice((0, 1, 2, 3, 5)))), key=lambda each: each.at_s
+        (fault(rng, span_s, tight) for _ in range(rng.choice((0, 1, 2, 3, 5)))), key=lambda each: each.at_s
     )
     amounts = rng.choice(((50_000, 150_000), (200_000, 500_000), (30_000_000, 1_000_000_000)))
     if tight:
@@ -131,10 +141,12 @@ def plan(seed: int) -> Plan:
     return Plan(seed, options, sorted(requests, key=lambda each: each.at_s), faults, top_ups)
 
 
-def request(rng: random.Random, number: int, span_s: float, crowd: list[int]) -> Asked:
+def request(
+    rng: random.Random, number: int, span_s: float, crowd: list[int], lengths: tuple[int, ...]
+) -> Asked:
     """One client and what it asks."""
     n = 2 if rng.random() < 0.1 else 1
-    output = rng.choice((1, 3, 10, 40, 200))
+    output = rng.choice(lengths)
     prompt = rng.randint(1, 500)
     trouble = (
         rng.choice(("error", "cut", "no_usage", "refuse", "fail", "abort")) if rng.random() < 0.15 else ""
@@ -143,7 +155,7 @@ def request(rng: random.Random, number: int, span_s: float, crowd: list[int]) ->
         prompt_tokens=prompt,
         cached_tokens=0 if n > 1 else rng.choice((0, rng.randint(0, prompt))),
         output_tokens=output,
-        step_tokens=rng.choice((1, 4)) if output < 40 else rng.choice((8, 20)),
+        step_tokens=1 if output < 10 else output // rng.choice((10, 40)),
         step_s=rng.choice((0.005, 0.05, 0.4)),
         first_s=rng.choice((0.01, 0.3)),
         n=n,
@@ -171,6 +183,8 @@ def fault(rng: random.Random, span_s: float, options: Options) -> Fault:
     for_s = round(rng.choice((0.05, 1.0, 10.0)) * rng.uniform(0.5, 1.5), 4)
     if kind == "clock_jump":
         amount = rng.choice((-3600.0, -1.0, 1.0, 3600.0))
+    elif kind in {"kill_at_change", "kill_at_slot"}:
+        amount = float(rng.randint(1, 12))
     elif kind == "database_slow":
         amount = rng.choice((0.1, 2.0))
     else:

@@ -49,7 +49,7 @@ class Simulation:
         """What must not be."""
         self.rng = random.Random(f"{plan.seed} world")
         self.loop = VirtualLoop()
-        self.disks = Disks(self.loop)
+        self.disks = Disks(self.loop, random.Random(f"{plan.seed} disks"))
         self.begun = EPOCH.replace(hour=0, minute=0) + timedelta(minutes=plan.options.begin_minute)
         RUN.loop, RUN.rng, RUN.begun = self.loop, random.Random(f"{plan.seed} code"), self.begun
         disk.DISKS[:] = [self.disks]
@@ -74,6 +74,8 @@ class Simulation:
         self.by_request: dict[str, tuple[Client, Gateway]] = {}
         self.records: dict[str, tuple[float, UsageRecord, Host]] = {}
         """What was in a journal, when, and on which host, by request."""
+        self.noted: dict[str, int] = {}
+        """Output tokens that were noted of streams, by request."""
         self.killed_with: dict[str, str] = {}
         """Requests that were under way in a process that was killed, and how."""
         self.may_be_lost: set[str] = set()

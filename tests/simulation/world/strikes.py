@@ -10,6 +10,7 @@ from world.gateway import Gateway
 from world.loop import Process
 from world.plan import Fault
 
+from penstock_billing.boots import PROGRESS_SUFFIX
 from penstock_billing.journal import SYNC_INTERVAL_S
 from penstock_billing.shipper import Shipper
 
@@ -40,6 +41,7 @@ class Strikes:
         self.say = world.say
         self.problem = world.problem
         self.kill_at_append: set[Gateway] = set()
+        world.disks.kill = self._killed_in_a_change
         self.killed_at_s: dict[Gateway, float] = {}
 
     def strike(self, fault: Fault) -> None:
@@ -69,6 +71,22 @@ class Strikes:
     def _kill_at_append(self, fault: Fault) -> None:
         if (gateway := self._gateway(fault.target)) is not None:
             self.kill_at_append.add(gateway)
+
+    def _kill_at_change(self, fault: Fault) -> None:
+        if (gateway := self._gateway(fault.target)) is not None:
+            gateway.process.changes_left = int(fault.amount)
+
+    def _kill_at_slot(self, fault: Fault) -> None:
+        if (gateway := self._gateway(fault.target)) is not None:
+            gateway.process.changes_of = PROGRESS_SUFFIX
+            gateway.process.changes_left = int(fault.amount)
+
+    def _killed_in_a_change(self, process: Process) -> None:
+        for host in self.hosts:
+            for gateway in host.gateways:
+                if gateway is not None and gateway.process is process:
+                    self.kill(gateway, "killed in a change of its disk")
+        process.kill()
 
     def _stop_gateway(self, fault: Fault) -> None:
         if (gateway := self._gateway(fault.target)) is not None:
