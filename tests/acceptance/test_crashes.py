@@ -116,6 +116,45 @@ async def test_what_a_killed_gateway_had_acknowledged_is_billed(
     assert await invariants.check(ledger) == []
 
 
+async def test_a_stream_of_a_killed_gateway_is_billed_as_far_as_it_was_noted(
+    client: openai.OpenAI, ledger: asyncpg.Connection, platform: Any
+) -> None:
+    # The second time, a part of the prompt comes from the engine's cache; no event but the last tells.
+    question: list[Any] = [{"role": "user", "content": "one two three four five six seven " * 60}]
+    client.chat.completions.create(model=CHAT, messages=question, max_tokens=1)
+    gateways = descendants(platform, "gateway")
+    raw = client.chat.completions.with_raw_response.create(
+        model=CHAT,
+        messages=question,
+        stream=True,
+        max_tokens=1300,
+        n=4,
+        extra_body={"ignore_eos": True},
+    )
+    # Long before the end: what is read here lies behind what the engine has made.
+    stream = iter(raw.parse())
+    for _ in range(700):
+        next(stream)
+    for process in gateways:
+        process.kill()
+    with pytest.raises((openai.APIConnectionError, httpx.TransportError)):
+        for _ in stream:
+            pass
+    query = "select * from billing.usage_event where request_id = $1"
+    row = await until(lambda: ledger.fetchrow(query, raw.headers["x-request-id"]))
+    assert row["outcome"] == "recovered"
+    assert 700 - 256 - 64 <= row["output_tokens"] < 4 * 1300
+    assert row["cached_tokens"] >= 128
+    assert row["cost_nano_usd"] > 0
+
+    async def settled() -> bool | None:
+        query = "select count(*) from billing.gateway_boot where settled_at is not null"
+        return True if await ledger.fetchval(query) >= len(gateways) else None
+
+    await until(settled)
+    assert await invariants.check(ledger) == []
+
+
 async def test_answers_go_on_while_postgres_is_dead_and_nothing_is_lost(
     client: openai.OpenAI, platform: Any
 ) -> None:
