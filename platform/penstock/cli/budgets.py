@@ -18,6 +18,8 @@ from penstock.settings import Settings
 from penstock_billing import budgets
 from penstock_billing.budgets import Budget, Period, Plan, Scope
 
+WIDE = 100
+"""Columns of a screen that has room for more than must be said."""
 ORGANISATION = click.option("--organisation", default="default", show_default=True)
 
 
@@ -61,15 +63,22 @@ def show(organisation: str | None, as_json: bool) -> None:
     amounts.add_money(table, "Spent, USD")
     table.add_column("%", justify="right", no_wrap=True)
     table.add_column("Kind", overflow="fold")
+    console = Console()
+    wide = console.width >= WIDE
+    if wide:
+        table.add_column("Told at, %", overflow="fold")
+        table.add_column("Begins anew", no_wrap=True)
     for each in found:
         whose = each.whose if organisation else f"{each.organisation} · {each.whose}"
         percent = f"{100 * each.spent_nano_usd // each.limit_nano_usd}" if each.limit_nano_usd else ""
         kind = f"{'monthly' if each.period is Period.MONTH else 'total'}, {'hard' if each.hard else 'soft'}"
         limit, spent = amounts.usd(each.limit_nano_usd), amounts.usd(each.spent_nano_usd)
-        table.add_row(f"{each.id}", whose, limit, spent, percent, kind)
+        told = ", ".join(f"{at}" for at in each.alert_percents)
+        anew = f"{each.resets_at:%Y-%m-%d}" if each.resets_at else "never"
+        table.add_row(f"{each.id}", whose, limit, spent, percent, kind, *([told, anew] if wide else []))
     if not found:
         table.caption = "No budget is in force: set one by `penstock budgets set`."
-    Console().print(table)
+    console.print(table)
 
 
 @command.command("set")
