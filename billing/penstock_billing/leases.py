@@ -118,6 +118,8 @@ async def grant(connection: asyncpg.Connection, boot_id: str, host: str, wallet:
             raise LeaseRefused(f"gateway boot {boot_id} is settled: it can hold no more credit")
         lease = await connection.fetchrow(SQL["open_lease"], boot_id, *_key(wallet), LIFE)
         assert lease is not None
+        if not lease["grants"]:
+            await connection.execute(SQL["open_account"], *_key(wallet))
         credit = await _credit(connection, wallet)
         free = credit[AccountKind.PREPAID] + credit[AccountKind.PROMOTIONAL]
         amount = size(free, need)
@@ -136,8 +138,8 @@ async def grant(connection: asyncpg.Connection, boot_id: str, host: str, wallet:
 
 async def give_back(
     connection: asyncpg.Connection, boot_id: str, wallet: Wallet, nano_usd: int
-) -> int | None:
-    """Give a part of an open lease back; returns what is granted then, None without an open lease.
+) -> tuple[int, int] | None:
+    """Give a part of an open lease back; returns its id and what is granted then, None without an open lease.
 
     The holder must count the part as gone before it calls, since a lost answer may have given it back.
     """
@@ -154,22 +156,28 @@ async def give_back(
             await _move(connection, lease, wallet, TransactionKind.LEASE_RELEASE, -amount, -promotional)
         else:
             await connection.execute(SQL["answer_recall"], lease["id"])
-        return int(lease["granted_nano_usd"]) - amount
+        return lease["id"], lease["granted_nano_usd"] - amount
 
 
 async def release(
-    connection: asyncpg.Connection, boot_id: str, wallet: Wallet, *, spent_nano_usd: int | None = None
+    connection: asyncpg.Connection,
+    boot_id: str,
+    wallet: Wallet,
+    *,
+    lease_id: int | None = None,
+    spent_nano_usd: int = 0,
 ) -> Release:
     """End an open lease and give back what it has left.
 
-    A holder that lives says how much it spent, and keeps its lease until all of that is shipped. Safe to
-    repeat, and for several processes at once. Who used more than it was lent leaves the wallet with less.
+    A holder that lives says how much it spent of which lease, and keeps that until all of it is shipped; of
+    one that it has not heard of it spent nothing. Safe to repeat, and for several processes at once. Who used
+    more than it was lent leaves the wallet with less.
     """
     async with connection.transaction():
         lease = await connection.fetchrow(SQL["lock_lease"], boot_id, *_key(wallet))
         if lease is None:
             return Release.NONE
-        if spent_nano_usd is not None and lease["settled_nano_usd"] < spent_nano_usd:
+        if lease["id"] == lease_id and lease["settled_nano_usd"] < spent_nano_usd:
             return Release.TOO_EARLY
         left, promotional_left = _left(lease)
         if left:

@@ -22,6 +22,12 @@ from billing.lease
 where boot_id = $1 and organisation_id = $2 and project_id = $3 and released_at is null
 for update
 
+-- name: open_account
+-- Of a wallet that never lent anything. It must be there before it is locked: who locks it as the first of the
+-- wallet's accounts, and who makes it as the last, would wait for each other.
+insert into billing.account (organisation_id, project_id, kind, posted_nano_usd) values ($1, $2, 'lease', 0)
+on conflict (organisation_id, project_id, kind) do nothing
+
 -- name: lock_credit
 -- What a wallet has, its accounts locked in key order, after the lease: as shipping does.
 select kind, posted_nano_usd

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
 import pytest
@@ -87,20 +87,22 @@ async def test_credit_is_lent_and_all_of_it_comes_back(connection: asyncpg.Conne
 
 async def test_what_was_used_does_not_come_back(connection: asyncpg.Connection) -> None:
     await credit(connection, 100 * CENT)
-    await leases.grant(connection, A, "here", WALLET, Need(at_once_nano_usd=5 * CENT))
+    lent = await leases.grant(connection, A, "here", WALLET, Need(at_once_nano_usd=5 * CENT))
     await use(connection, A, 3 * CENT)
-    assert await leases.release(connection, A, WALLET, spent_nano_usd=3 * CENT) is Release.DONE
+    spent = {"lease_id": lent.lease_id, "spent_nano_usd": 3 * CENT}
+    assert await leases.release(connection, A, WALLET, **spent) is Release.DONE
     assert await balances(connection) == {"prepaid": 97 * CENT}
     await sound(connection)
 
 
 async def test_a_living_holder_keeps_its_lease_until_all_is_shipped(connection: asyncpg.Connection) -> None:
     await credit(connection, 100 * CENT)
-    await leases.grant(connection, A, "here", WALLET, Need())
+    lent = await leases.grant(connection, A, "here", WALLET, Need())
+    spent = {"lease_id": lent.lease_id, "spent_nano_usd": 11}
     await use(connection, A, 10)
-    assert await leases.release(connection, A, WALLET, spent_nano_usd=11) is Release.TOO_EARLY
+    assert await leases.release(connection, A, WALLET, **spent) is Release.TOO_EARLY
     await use(connection, A, 1)
-    assert await leases.release(connection, A, WALLET, spent_nano_usd=11) is Release.DONE
+    assert await leases.release(connection, A, WALLET, **spent) is Release.DONE
 
 
 async def test_more_used_than_lent_is_taken_from_the_wallet(connection: asyncpg.Connection) -> None:
@@ -120,7 +122,9 @@ async def test_given_credit_is_used_before_paid_credit(connection: asyncpg.Conne
     assert await balances(connection) == {"prepaid": 100 * CENT - CENT // 2, "lease": CENT}
     await use(connection, A, CENT // 4)
     # A quarter is used and a quarter held: what comes back first is what was paid for.
-    assert await leases.give_back(connection, A, WALLET, CENT // 2) == CENT // 2
+    back = await leases.give_back(connection, A, WALLET, CENT // 2)
+    assert back is not None
+    assert back[1] == CENT // 2
     assert await balances(connection) == {"prepaid": 100 * CENT, "lease": CENT // 4}
     assert await leases.release(connection, A, WALLET) is Release.DONE
     assert await balances(connection) == {"prepaid": 100 * CENT, "promotional": CENT // 4}
@@ -143,13 +147,48 @@ async def test_nobody_lends_what_is_not_there(database: asyncpg.Pool) -> None:
         await sound(connection)  # type: ignore[arg-type]
 
 
+async def test_first_leases_of_a_wallet_do_not_wait_for_each_other_for_ever(
+    database: asyncpg.Pool, until: Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
+) -> None:
+    """One makes the account of leases, one came before it was there, one comes after: in this very order."""
+
+    async def wait_for_locks(count: int) -> None:
+        async def waiting() -> bool:
+            query = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+            return bool(await database.fetchval(query + " and datname = current_database()") == count)
+
+        await until(waiting)
+
+    async with database.acquire() as first, database.acquire() as second, database.acquire() as third:
+        await credit(first, 100 * CENT)  # type: ignore[arg-type]
+        async with database.acquire() as obstacle:
+            in_the_way = obstacle.transaction()
+            await in_the_way.start()
+            # The second one's booking, as far as it will get.
+            await obstacle.execute(
+                "insert into billing.ledger_transaction (ref, kind, period_start, period_end)"
+                " values ('lease:2:1', 'lease_grant', now(), now())"
+            )
+            makes_it = first.transaction()
+            await makes_it.start()
+            await leases.grant(first, A, "here", WALLET, Need())  # type: ignore[arg-type]
+            before = asyncio.create_task(leases.grant(second, B, "here", WALLET, Need()))  # type: ignore[arg-type]
+            await wait_for_locks(1)
+            await makes_it.commit()
+            after = asyncio.create_task(leases.grant(third, "c" * 32, "here", WALLET, Need()))  # type: ignore[arg-type]
+            await wait_for_locks(2)
+            await in_the_way.rollback()
+        assert (await before).granted_nano_usd == (await after).granted_nano_usd == CENT
+        await sound(first)  # type: ignore[arg-type]
+
+
 async def test_no_more_is_given_back_than_is_left(connection: asyncpg.Connection) -> None:
     await credit(connection, 100 * CENT)
-    await leases.grant(connection, A, "here", WALLET, Need())
+    lease_id = (await leases.grant(connection, A, "here", WALLET, Need())).lease_id
     await use(connection, A, CENT - 5)
-    assert await leases.give_back(connection, A, WALLET, CENT) == CENT - 5
+    assert await leases.give_back(connection, A, WALLET, CENT) == (lease_id, CENT - 5)
     assert await balances(connection) == {"prepaid": 99 * CENT + 5}
-    assert await leases.give_back(connection, A, WALLET, CENT) == CENT - 5
+    assert await leases.give_back(connection, A, WALLET, CENT) == (lease_id, CENT - 5)
     assert await leases.give_back(connection, B, WALLET, CENT) is None
     await sound(connection)
 

@@ -187,11 +187,11 @@ class Lender:
         purse.low = min(purse.low, max(0, purse.room) // 2)
         with contextlib.suppress(*DATABASE_AWAY):
             async with self._pool.acquire() as connection:
-                granted = await leases.give_back(
+                lease = await leases.give_back(
                     cast("asyncpg.Connection", connection), self._boot, purse.wallet, amount
                 )
-            if granted is not None:
-                purse.granted = granted
+            if lease is not None:
+                purse.note_lease(*lease)
 
     async def _end(self, purse: Purse) -> None:
         """End a lease once all that was spent of it is shipped; until then it stays as it is."""
@@ -201,7 +201,11 @@ class Lender:
         with contextlib.suppress(*DATABASE_AWAY):
             async with self._pool.acquire() as connection:
                 ended = await leases.release(
-                    cast("asyncpg.Connection", connection), self._boot, purse.wallet, spent_nano_usd=spent
+                    cast("asyncpg.Connection", connection),
+                    self._boot,
+                    purse.wallet,
+                    lease_id=purse.lease_id,
+                    spent_nano_usd=spent,
                 )
             if ended is leases.Release.TOO_EARLY:
                 purse.granted = granted

@@ -136,17 +136,21 @@ class Purse:
 
     def take_over(self, lent: Lent, asked_at_s: float) -> None:
         """Take over the database's word on the lease."""
-        if lent.lease_id != self.lease_id:
-            # The one before is over, and was only ended once all that was spent of it had been shipped.
-            self.spent = 0
-            self.lease_id = lent.lease_id
-        self.granted = lent.granted_nano_usd
+        self.note_lease(lent.lease_id, lent.granted_nano_usd)
         self.free = lent.free_nano_usd
         self.elsewhere = lent.elsewhere_nano_usd
         self.expires_s = asked_at_s + leases.LIFE.total_seconds() - CLOCKS_APART_S
         self.low = max(0, min(self.comfortable(), self.room)) // 2
         self.used_at_s = asked_at_s
         self.dry = False
+
+    def note_lease(self, lease_id: int, granted: int) -> None:
+        """There is a lease of so much: perhaps one that this process has not heard of yet."""
+        if lease_id != self.lease_id:
+            # The one before is over, and was only ended once all that was spent of it had been shipped.
+            self.spent = 0
+            self.lease_id = lease_id
+        self.granted = granted
 
     def forget_lease(self, spent: int) -> None:
         """The lease is over; `spent` of it was shipped."""
