@@ -3,13 +3,9 @@
 select
   budget.id, budget.organisation_id, budget.project_id, budget.key_id, budget.period, budget.limit_nano_usd,
   budget.alert_percents, budget.enforced, budget.created_at,
-  coalesce((
-    select sum(cost_nano_usd) from billing.spend_month as spend
-    where spend.organisation_id = budget.organisation_id
-      and (budget.project_id is null or spend.project_id = budget.project_id)
-      and (budget.key_id is null or spend.key_id = budget.key_id)
-      and (budget.period = 'total' or spend.month = $1)
-  ), 0)::bigint as spent_nano_usd
+  billing.spent_nano_usd(
+    budget.organisation_id, budget.project_id, budget.key_id, case when budget.period = 'month' then $1::date end
+  ) as spent_nano_usd
 from billing.budget
 where budget.ended_at is null and ($2::bigint is null or budget.organisation_id = $2)
 order by budget.organisation_id, budget.project_id nulls first, budget.key_id nulls first, budget.period
@@ -43,13 +39,10 @@ select id, period_start, percent, spent_nano_usd
 from (
   select
     budget.id, due.period_start, unnest(budget.alert_percents) as percent, budget.limit_nano_usd,
-    coalesce((
-      select sum(cost_nano_usd) from billing.spend_month as spend
-      where spend.organisation_id = budget.organisation_id
-        and (budget.project_id is null or spend.project_id = budget.project_id)
-        and (budget.key_id is null or spend.key_id = budget.key_id)
-        and (budget.period = 'total' or spend.month = due.period_start)
-    ), 0)::bigint as spent_nano_usd
+    billing.spent_nano_usd(
+      budget.organisation_id, budget.project_id, budget.key_id,
+      case when budget.period = 'month' then due.period_start end
+    ) as spent_nano_usd
   from billing.budget
   cross join lateral (
     select unnest($1::date[]) as period_start where budget.period = 'month'

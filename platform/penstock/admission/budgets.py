@@ -16,6 +16,7 @@ itself, so N gateways together spend at most N times what was left of the budget
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -144,6 +145,8 @@ class Budgets:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._limits: dict[Scope, list[Limit]] = {}
+        self._found: dict[Principal, list[Limit]] = {}
+        """What was found for a principal since the budgets were read."""
         self._organisations: set[int] = set()
         """Those with a budget: nobody else's requests are looked at twice."""
         self._unshipped: deque[Unshipped] = deque()
@@ -163,12 +166,13 @@ class Budgets:
         if principal.organisation_id not in self._organisations:
             return None
         worst_nano_usd = max(1, worst())
-        now = datetime.now(UTC) if now_s is None else datetime.fromtimestamp(now_s, UTC)
-        if now.timestamp() >= self._month_ends_s:
-            self._begin_month(now)
+        now_s = time.time() if now_s is None else now_s
+        if now_s >= self._month_ends_s:
+            self._begin_month(datetime.fromtimestamp(now_s, UTC))
         limits = self._of(principal)
         for limit in reversed(limits):
             if limit.left < worst_nano_usd:
+                now = datetime.fromtimestamp(now_s, UTC)
                 raise BudgetExceeded(limit, worst_nano_usd, limit.budget.resets_at(now))
         for limit in reversed(limits):
             if limit.left - limit.held < worst_nano_usd:
@@ -216,6 +220,7 @@ class Budgets:
         self._month = budgets.month_of(now)
         self._month_ends_s = budgets.month_after(now).timestamp()
         self._limits = {}
+        self._found = {}
         for budget in found:
             self._limits.setdefault(budget.scope, []).append(Limit(budget, self._month))
         self._organisations = {budget.scope.organisation_id for budget in found}
@@ -243,13 +248,16 @@ class Budgets:
 
     def _of(self, principal: Principal) -> list[Limit]:
         """The budgets of a principal, the widest first."""
-        organisation_id = principal.organisation_id
-        limits = self._limits
-        return [
-            *limits.get(Scope(organisation_id), ()),
-            *limits.get(Scope(organisation_id, principal.project_id), ()),
-            *limits.get(Scope(organisation_id, None, principal.key_id), ()),
-        ]
+        found = self._found.get(principal)
+        if found is None:
+            organisation_id = principal.organisation_id
+            limits = self._limits
+            found = self._found[principal] = [
+                *limits.get(Scope(organisation_id), ()),
+                *limits.get(Scope(organisation_id, principal.project_id), ()),
+                *limits.get(Scope(organisation_id, None, principal.key_id), ()),
+            ]
+        return found
 
 
 def usd(nano_usd: int) -> str:
