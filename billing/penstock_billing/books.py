@@ -23,6 +23,8 @@ NUMBER_MAX = 2**63 - 1
 BEGINNING = (EVER[0], UUID(int=0))
 """Where the list of a transaction's requests begins."""
 
+NOT_LEASES = frozenset(TransactionKind) - {TransactionKind.LEASE_GRANT, TransactionKind.LEASE_RELEASE}
+
 Database = asyncpg.Connection | asyncpg.Pool
 
 
@@ -119,26 +121,30 @@ async def transactions(
     connection: Database,
     organisation_id: int | None = None,
     *,
-    kind: AccountKind | None = None,
+    account: AccountKind | None = None,
+    kinds: frozenset[TransactionKind] = NOT_LEASES,
     project_id: int | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     before: int = NUMBER_MAX,
     limit: int = 50,
 ) -> list[Transaction]:
-    """The latest transactions that moved one of the accounts asked for, newest first.
+    """The latest transactions of these kinds that moved one of the accounts asked for, newest first.
 
+    Without kinds, those that lend credit to gateways and take it back are left out: they are many, and leave
+    the wallet with what it has.
     Booked in [since, until); the next page is `before` the last one's number.
     """
     rows = await connection.fetch(
         SQL["transactions"],
         organisation_id,
-        kind.value if kind else None,
+        account.value if account else None,
         since or EVER[0],
         until or EVER[1],
         before,
         limit,
         project_id,
+        sorted(kinds),
     )
     lines: dict[int, list[Line]] = {row["id"]: [] for row in rows}
     for entry in await connection.fetch(SQL["entries"], list(lines), organisation_id):

@@ -27,7 +27,7 @@ with asked as materialized (
     from billing.entry join billing.ledger_transaction as booked on booked.id = entry.transaction_id
     where entry.account_id = asked.id
       and entry.transaction_id >= bounds.since and entry.transaction_id < bounds.before
-      and booked.booked_at >= $3 and booked.booked_at < $4
+      and booked.booked_at >= $3 and booked.booked_at < $4 and booked.kind = any($8::text[])
     order by entry.transaction_id desc
     limit $6
   ) as entry

@@ -62,6 +62,13 @@ def balances(organisation: str | None, as_json: bool) -> None:
 @click.option(
     "--account", type=click.Choice([kind.value for kind in AccountKind]), help="Only what moved this account."
 )
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice([kind.value for kind in TransactionKind]),
+    multiple=True,
+    help="Only these; by default all but those that lend credit to gateways.",
+)
 @click.option("--since", type=DAY, help="First day (UTC) of booking.")
 @click.option("--until", type=DAY, help="Last day (UTC), included.")
 @click.option(
@@ -75,6 +82,7 @@ def balances(organisation: str | None, as_json: bool) -> None:
 def transactions(
     organisation: str | None,
     account: str | None,
+    kinds: tuple[str, ...],
     since: datetime | None,
     until: datetime | None,
     before: int,
@@ -87,7 +95,8 @@ def transactions(
         found = await books.transactions(
             connection,
             await _find(connection, organisation),
-            kind=AccountKind(account) if account else None,
+            account=AccountKind(account) if account else None,
+            kinds=frozenset(TransactionKind(kind) for kind in kinds) or books.NOT_LEASES,
             since=since.replace(tzinfo=UTC) if since else None,
             until=until.replace(tzinfo=UTC) + timedelta(days=1) if until else None,
             before=before,

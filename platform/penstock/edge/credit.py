@@ -7,7 +7,8 @@ part. Only reading; operators change credit by `penstock credit` and `penstock l
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import asyncpg
@@ -28,6 +29,7 @@ from penstock_billing.errors import UnknownTransaction
 from penstock_billing.ledger import AccountKind, TransactionKind
 from penstock_billing.wallets import WalletState
 
+Choice = TypeVar("Choice", bound=StrEnum)
 LIMIT_DEFAULT, LIMIT_MAX = 50, 200
 PRIVATE = frozenset({TransactionKind.USAGE, TransactionKind.LEASE_GRANT, TransactionKind.LEASE_RELEASE})
 """Kinds whose reference speaks of our machinery, which is nobody else's matter."""
@@ -48,6 +50,7 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
     async def show_ledger(
         principal: NamedDependency[Principal],
         account: FromQuery[str | None] = None,
+        kind: FromQuery[str | None] = None,
         since: FromQuery[str | None] = None,
         until: FromQuery[str | None] = None,
         before: FromQuery[int | None] = None,
@@ -57,7 +60,8 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
         found = await books.transactions(
             pool,
             principal.organisation_id,
-            kind=account_kind(account),
+            account=chosen("account", account, AccountKind),
+            kinds=books.NOT_LEASES if kind is None else frozenset({chosen("kind", kind, TransactionKind)}),
             since=midnight(first) if first else None,
             until=midnight(last + timedelta(days=1)) if last else None,
             before=books.NUMBER_MAX if before is None else min(max(before, 0), books.NUMBER_MAX),
@@ -178,15 +182,23 @@ def amounts(**nano_usd: int | None) -> dict[str, Any]:
     return shown
 
 
-def account_kind(text: str | None) -> AccountKind | None:
-    """An account's kind; raises BadRequest."""
+@overload
+def chosen(param: str, text: str, choices: type[Choice]) -> Choice: ...
+
+
+@overload
+def chosen(param: str, text: str | None, choices: type[Choice]) -> Choice | None: ...
+
+
+def chosen(param: str, text: str | None, choices: type[Choice]) -> Choice | None:
+    """One of an enum's values; raises BadRequest with all of them."""
     if text is None:
         return None
     try:
-        return AccountKind(text)
+        return choices(text)
     except ValueError:
-        kinds = ", ".join(kind.value for kind in AccountKind)
-        raise BadRequest(f"account is {text[:40]!r}: it may be {kinds}", param="account") from None
+        values = ", ".join(choice.value for choice in choices)
+        raise BadRequest(f"{param} is {text[:40]!r}: it may be {values}", param=param) from None
 
 
 def checked_limit(limit: int) -> int:

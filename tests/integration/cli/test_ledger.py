@@ -8,8 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from penstock_billing import invariants
+from penstock_billing import invariants, leases, wallets
+from penstock_billing.leases import Need, Wallet
 from penstock_billing.record import Funding
+from penstock_billing.wishes import Wish
 
 Command = Callable[..., Awaitable[Any]]
 
@@ -39,15 +41,23 @@ async def test_transactions_page_from_the_latest_on(asked: Command, acme: int, u
     assert [one["entries"][0]["amount_nano_usd"] for one in rest] == [5]
 
 
-async def test_transactions_are_of_one_account_and_time_where_asked(
-    asked: Command, acme: int, use: Command
+async def test_transactions_are_of_one_account_kind_and_time_where_asked(
+    asked: Command, acme: int, use: Command, database: asyncpg.Pool
 ) -> None:
     await use(acme, 5)
     await use(acme, 6, funding=Funding.PREPAID)
     found = await asked("ledger", "transactions", "--organisation", "acme", "--account", "prepaid")
     assert [sorted(e["account"] for e in one["entries"]) for one in found] == [["prepaid", "revenue"]]
+    async with database.acquire() as connection:
+        need = Need(at_once_nano_usd=5)
+        wish = Wish(ref="t", amount_nano_usd=5)
+        await wallets.top_up(connection, wish, Wallet(acme))  # type: ignore[arg-type]
+        await leases.grant(connection, "b" * 32, "host", Wallet(acme), need)  # type: ignore[arg-type]
+    kinds = [one["kind"] for one in await asked("ledger", "transactions", "--account", "prepaid")]
+    assert kinds == ["top_up", "usage"]
+    assert len(await asked("ledger", "transactions", "--kind", "top_up", "--kind", "payment")) == 1
     assert await asked("ledger", "transactions", "--until", "2020-01-01") == []
-    assert len(await asked("ledger", "transactions", "--since", "2020-01-01")) == 2
+    assert len(await asked("ledger", "transactions", "--since", "2020-01-01")) == 3
 
 
 async def test_a_batch_of_usage_leads_to_its_requests(

@@ -107,6 +107,7 @@ async def test_a_refund_is_seen_with_what_it_makes_good(bench: Any, owner: int) 
     ("path", "param"),
     [
         ("/api/v1/ledger?account=treasure", "account"),
+        ("/api/v1/ledger?kind=theft", "kind"),
         ("/api/v1/ledger?limit=0", "limit"),
         ("/api/v1/ledger?limit=201", "limit"),
         ("/api/v1/ledger?since=yesterday", "since"),
