@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -221,3 +224,36 @@ async def test_the_command_the_api_and_the_ledger_agree(
 
 async def test_the_books_balance(ledger: asyncpg.Connection) -> None:
     assert await invariants.check(ledger) == []
+
+
+def test_engines_journals_and_books_agree(client: openai.OpenAI, platform: Any) -> None:
+    client.chat.completions.create(model=CHAT, messages=HELLO, max_tokens=2, n=2)
+    end = datetime.now(UTC) + timedelta(minutes=1)
+    reconciled = subprocess.run(
+        (
+            *(sys.executable, "-P", "-m", "penstock.cli", "billing", "reconcile", "--json"),
+            *("--everything", "--until", end.isoformat()),
+        ),
+        check=False,
+        env=platform.environment,
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(reconciled.stdout)
+    assert report["differences"] == []
+    assert reconciled.returncode == 0
+    assert report["examined"]["engine_requests"] > 0
+    assert report["examined"]["engine_boots"] >= 2
+
+
+async def test_engines_run_in_intervals_that_cost_nobody(ledger: asyncpg.Connection) -> None:
+    rows = await ledger.fetch("select * from billing.running_interval where stopped_at is null")
+    assert {row["model"] for row in rows} == {CHAT, EMBED}
+    assert all(row["organisation_id"] is None and row["kind"] == "instance" for row in rows)
+    (row, _) = rows
+
+    async def vouched() -> bool | None:
+        query = "select seen_at from billing.running_interval where id = $1"
+        return True if await ledger.fetchval(query, row["id"]) > row["seen_at"] else None
+
+    await until(vouched, within_s=60)

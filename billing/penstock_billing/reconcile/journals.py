@@ -91,8 +91,8 @@ def _row(usage: record.UsageRecord, name: str, frame: frames.Frame, shipped: boo
         frame.end,
         shipped,
         pgproto.UUID(usage.event_id),
+        # Exact: a float has room for the microseconds of this century's moments.
         datetime.fromtimestamp(usage.ended_ms / 1000, UTC),
-        usage.ended_ms,
         usage.organisation_id,
         usage.project_id,
         usage.key_id,

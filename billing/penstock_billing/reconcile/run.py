@@ -72,6 +72,7 @@ async def run(
     async with connection.transaction(isolation="repeatable_read"):
         await journals.stage(connection, reading)
         await engines.stage(connection, boots)
+        await connection.execute(SQL["join_in_bulk"])
         await connection.execute(SQL["analyse"])
         await _compare(connection, report, reading, boots, first)
         report.in_flight.journal_records = reading.in_flight

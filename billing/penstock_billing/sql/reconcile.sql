@@ -4,7 +4,7 @@ select journal, shipped_bytes from billing.journal_cursor
 -- name: stage_record
 -- What journals on this host hold; for one transaction.
 create temporary table reconcile_record (
-  journal text, begins bigint, ends bigint, shipped boolean, event_id uuid, ended_at timestamptz, ended_ms bigint,
+  journal text, begins bigint, ends bigint, shipped boolean, event_id uuid, ended_at timestamptz,
   organisation_id bigint, project_id bigint, key_id text, request_id text, model text, price_version bigint,
   outcome text, endpoint text, replica text, input_tokens bigint, cached_tokens bigint, output_tokens bigint,
   duration_us bigint, cost_nano_usd bigint
@@ -17,6 +17,10 @@ create temporary table reconcile_work (
   output_tokens bigint, exchanges bigint, aborted boolean
 ) on commit drop
 
+-- name: join_in_bulk
+-- Everything here is joined with everything, and tables that just grew are taken for small ones otherwise.
+set local enable_nestloop = off
+
 -- name: analyse
 analyze reconcile_record, reconcile_work
 
@@ -26,8 +30,8 @@ select record.request_id, record.journal, record.begins, record.cost_nano_usd
 from reconcile_record as record
 where shipped and record.ended_at >= $1 and record.ended_at < $2
   and not exists (select from billing.usage_event as event
-                  where event.ended_at = timestamptz 'epoch' + record.ended_ms * interval '1 millisecond'
-                    and event.event_id = record.event_id)
+                  where event.ended_at = record.ended_at and event.event_id = record.event_id
+                    and event.ended_at >= $1 and event.ended_at < $2)
   and not exists (select from billing.rejected_frame as frame
                   where frame.journal = record.journal and frame.position = record.begins)
   and not exists (select from billing.archived_events
@@ -45,8 +49,7 @@ select
          record.cached_tokens, record.output_tokens, record.cost_nano_usd) as expected
 from reconcile_record as record
 join billing.usage_event as event
-  on event.event_id = record.event_id
- and event.ended_at = timestamptz 'epoch' + record.ended_ms * interval '1 millisecond'
+  on event.event_id = record.event_id and event.ended_at = record.ended_at
 where shipped and event.ended_at >= $1 and event.ended_at < $2
   and (event.organisation_id, event.project_id, event.key_id, event.request_id, event.model, event.price_version,
        event.outcome, event.endpoint, event.replica, event.input_tokens, event.cached_tokens, event.output_tokens,
@@ -144,8 +147,7 @@ with missing as (
   where shipped and organisation_id = $1 and date_trunc('minute', ended_at) = $2 and project_id = $3
     and key_id = $4 and model = $5 and price_version = $6 and outcome = $7 and endpoint = $8
     and not exists (select from billing.usage_event as event
-                    where event.ended_at = timestamptz 'epoch' + record.ended_ms * interval '1 millisecond'
-                      and event.event_id = record.event_id)
+                    where event.ended_at = record.ended_at and event.event_id = record.event_id)
 )
 select request_id from missing
 union
@@ -166,8 +168,7 @@ with booked as (
     and record.ends <= booked.batch_end::bigint and cost_nano_usd <> 0
     and record.ended_at between period_start and period_end
     and not exists (select from billing.usage_event as event
-                    where event.ended_at = timestamptz 'epoch' + record.ended_ms * interval '1 millisecond'
-                      and event.event_id = record.event_id)
+                    where event.ended_at = record.ended_at and event.event_id = record.event_id)
 )
 select request_id from missing
 union
@@ -181,8 +182,7 @@ where not exists (select from missing) and organisation_id = $2 and ledger_trans
 select request_id from reconcile_record as record
 where shipped and organisation_id = $1 and cost_nano_usd <> 0
   and not exists (select from billing.usage_event as event
-                  where event.ended_at = timestamptz 'epoch' + record.ended_ms * interval '1 millisecond'
-                    and event.event_id = record.event_id)
+                  where event.ended_at = record.ended_at and event.event_id = record.event_id)
 
 -- name: charged_intervals
 -- Intervals that somebody pays for, and what was charged for each; those that touch the window.
