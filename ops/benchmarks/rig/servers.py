@@ -163,7 +163,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         }
         told = settings.read(environ)
         await first_run.migrate(told.database_url)
-        pool = await stack.enter_async_context(asyncpg.create_pool(told.database_url, min_size=1, max_size=2))
+        pool = await stack.enter_async_context(asyncpg.create_pool(told.database_url, min_size=0, max_size=2))
         async with pool.acquire() as pooled:
             connection = cast("asyncpg.Connection", pooled)
             await prices.sync_list(connection, [_offer(card) for card in shelf().cards])

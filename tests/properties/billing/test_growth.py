@@ -47,10 +47,10 @@ request = st.fixed_dictionaries(
 )
 step = st.one_of(
     st.tuples(st.just("use"), st.lists(request, min_size=1, max_size=5)),
+    st.tuples(st.just("use and ship"), st.lists(request, min_size=1, max_size=5)),
     st.tuples(st.just("ship"), st.integers(1, 6)),
     st.tuples(st.just("ship again"), st.none()),
     st.tuples(st.just("close"), st.integers(0, 60)),
-    st.tuples(st.just("settle"), st.none()),
     st.tuples(st.just("file"), st.sampled_from(DAYS)),
     st.tuples(st.just("restore"), st.sampled_from(DAYS)),
 )
@@ -71,6 +71,10 @@ class World:
             case "use", list(requests):
                 for each in requests:
                     self._use(each)
+            case "use and ship", list(requests):
+                for each in requests:
+                    self._use(each)
+                await self.do("ship", 1000)
             case "ship", int(limit):
                 await shipping.ship(self._connection, self.journal.name, self.journal.path, limit=limit)
             case "ship again", _:
@@ -79,9 +83,8 @@ class World:
                 await shipping.ship(self._connection, name, self.journal.path)
             case "close", int(hours):
                 await roll_ups.advance(self._connection, FIRST + timedelta(hours=hours))
-            case "settle", _:
-                await partitions.settle(self._connection)
             case "file", date() as day:
+                await partitions.settle(self._connection)
                 with contextlib.suppress(ArchiveRefused):
                     await archive.file_day(self._connection, self._files, day)
             case "restore", date() as day:
