@@ -283,4 +283,7 @@ def url(postgres_server: postgres.Postgres) -> Iterator[str]:
 
 
 def test_credit_is_neither_lost_nor_doubled(url: str) -> None:
-    run_state_machine_as_test(lambda: Life(url), settings=settings(max_examples=25, stateful_step_count=40))
+    run_state_machine_as_test(
+        lambda: Life(url),
+        settings=settings(max_examples=settings().max_examples // 2, stateful_step_count=40),
+    )
