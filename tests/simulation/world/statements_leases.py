@@ -89,6 +89,17 @@ def lock_lease(transaction: Transaction, boot_id: str, organisation_id: int, pro
     return seen(transaction.get("lease", lease_id))
 
 
+@statement(leases.SQL["open_account"])
+def open_account(transaction: Transaction, organisation_id: int, project_id: int) -> Any:
+    account = (organisation_id, project_id, "lease")
+    if transaction.get("account", account) is None:
+        # Who comes second waits for who makes it.
+        transaction.lock("account", account)
+        if transaction.get("account", account) is None:
+            transaction.put("account", account, 0)
+    return NOTHING
+
+
 @statement(leases.SQL["lock_credit"])
 def lock_credit(transaction: Transaction, organisation_id: int, project_id: int) -> Any:
     found = []
