@@ -77,21 +77,17 @@ WHEN = {Period.MONTH: "monthly", Period.TOTAL: "total"}
 class Limit:
     """One budget as this gateway knows it, in nano-dollars."""
 
-    __slots__ = ("budget", "held", "level", "month", "spent")
+    __slots__ = ("budget", "held", "level", "month", "most", "spent")
 
     def __init__(self, budget: Budget, month: date) -> None:
         self.budget = budget
         self.level = 2 if budget.scope.key_id is not None else 1 if budget.scope.project_id is not None else 0
         self.month = month
         """The month that `spent` is of, where the budget is monthly."""
+        self.most = budget.plan.limit_nano_usd if budget.plan.enforced else math.inf
+        """What may be spent: without end in a soft budget."""
         self.spent = budget.spent_nano_usd
         self.held = 0
-
-    @property
-    def left(self) -> float:
-        """What may still be spent; without end in a soft budget."""
-        plan = self.budget.plan
-        return plan.limit_nano_usd - self.spent if plan.enforced else math.inf
 
 
 class Reservation:
@@ -152,8 +148,7 @@ class Budgets:
         self._unshipped: deque[Unshipped] = deque()
         self._open: set[Reservation] = set()
         self.loaded = False
-        self._month = budgets.month_of(datetime.now(UTC))
-        self._month_ends_s = budgets.month_after(datetime.now(UTC)).timestamp()
+        self._set_month(datetime.now(UTC))
 
     def reserve(
         self, principal: Principal, worst: Callable[[], int], now_s: float | None = None
@@ -170,13 +165,9 @@ class Budgets:
         if now_s >= self._month_ends_s:
             self._begin_month(datetime.fromtimestamp(now_s, UTC))
         limits = self._of(principal)
-        for limit in reversed(limits):
-            if limit.left < worst_nano_usd:
-                now = datetime.fromtimestamp(now_s, UTC)
-                raise BudgetExceeded(limit, worst_nano_usd, limit.budget.resets_at(now))
-        for limit in reversed(limits):
-            if limit.left - limit.held < worst_nano_usd:
-                raise BudgetHeld(limit, worst_nano_usd)
+        for limit in limits:
+            if limit.most - limit.spent - limit.held < worst_nano_usd:
+                raise _refusal(limits, worst_nano_usd, datetime.fromtimestamp(now_s, UTC))
         reservation = Reservation(self, principal, limits, worst_nano_usd)
         self._open.add(reservation)
         return reservation
@@ -185,7 +176,9 @@ class Budgets:
         """Count a record that was just appended until Postgres is known to have it."""
         if not cost_nano_usd:
             return
-        month = budgets.month_of(datetime.fromtimestamp(ended_ms / 1000, UTC))
+        month = self._month
+        if not self._month_begins_s <= ended_ms / 1000 < self._month_ends_s:
+            month = budgets.month_of(datetime.fromtimestamp(ended_ms / 1000, UTC))
         journal = self._journal
         record = Unshipped(principal, cost_nano_usd, month, journal.part, journal.position)
         self._unshipped.append(record)
@@ -217,8 +210,7 @@ class Budgets:
 
     def _take_over(self, found: list[Budget], now: datetime) -> None:
         self.loaded = True
-        self._month = budgets.month_of(now)
-        self._month_ends_s = budgets.month_after(now).timestamp()
+        self._set_month(now)
         self._limits = {}
         self._found = {}
         for budget in found:
@@ -229,10 +221,14 @@ class Budgets:
         for reservation in self._open:
             reservation.hold_in(self._of(reservation.principal))
 
+    def _set_month(self, now: datetime) -> None:
+        self._month = budgets.month_of(now)
+        self._month_begins_s = datetime.combine(self._month, datetime.min.time(), UTC).timestamp()
+        self._month_ends_s = budgets.month_after(now).timestamp()
+
     def _begin_month(self, now: datetime) -> None:
         """A month has begun that Postgres was not asked about yet: only what is noted here is known of it."""
-        self._month = budgets.month_of(now)
-        self._month_ends_s = budgets.month_after(now).timestamp()
+        self._set_month(now)
         for limits in self._limits.values():
             for limit in limits:
                 if limit.budget.period is Period.MONTH:
@@ -258,6 +254,15 @@ class Budgets:
                 *limits.get(Scope(organisation_id, None, principal.key_id), ()),
             ]
         return found
+
+
+def _refusal(limits: list[Limit], worst_nano_usd: int, now: datetime) -> BudgetExceeded | BudgetHeld:
+    """Which budget has no room, the narrowest first; one that is used up rather than one that is held."""
+    for limit in reversed(limits):
+        if limit.most - limit.spent < worst_nano_usd:
+            return BudgetExceeded(limit, worst_nano_usd, limit.budget.resets_at(now))
+    held = next(each for each in reversed(limits) if each.most - each.spent - each.held < worst_nano_usd)
+    return BudgetHeld(held, worst_nano_usd)
 
 
 def usd(nano_usd: int) -> str:
