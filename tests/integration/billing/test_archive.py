@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from penstock_base import database as connections
 from penstock_base import ids
 from penstock_billing import archive, frames, invariants, parquet, partitions, roll_ups, shipping
-from penstock_billing.errors import ArchiveDamaged, ArchiveError, ArchiveRefused
+from penstock_billing.errors import ArchiveDamaged, ArchiveError, ArchiveRefused, ArchiveUnavailable
 from penstock_billing.journal import Journal
 from penstock_billing.record import UsageRecord
 
@@ -266,6 +267,20 @@ async def test_a_disk_that_takes_no_more_leaves_the_day_where_it_is(
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(ArchiveError, match="PENSTOCK_ARCHIVE_FOLDER"):
         await archive.file_day(connection, tmp_path / "taken", DAY)
+    assert len(await events(connection)) == 5
+
+
+async def test_without_the_library_the_day_stays_and_it_is_said_what_to_install(
+    connection: asyncpg.Connection,
+    journal: Journal,
+    make: Make,
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await ship(connection, journal, on_day(make, 5))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ArchiveUnavailable, match=r"penstock\[archive\]"):
+        await archive.file_day(connection, files, DAY)
     assert len(await events(connection)) == 5
 
 
