@@ -13,7 +13,6 @@ from world.engine import Ask
 from world.statements import EPOCH, FIELDS, MEASURES, slot
 
 from penstock.serving.notes import NOTE_TOKENS
-from penstock.serving.relay import CHECK_EVERY_BYTES
 from penstock_billing import frames, rating, record
 from penstock_billing.record import Outcome, UsageRecord
 
@@ -93,6 +92,8 @@ def check_client(world: Simulation, client: Client, usage: UsageRecord | None) -
             if client.request_id not in world.may_be_lost:
                 world.problem(f"{name} was acknowledged and is in no event")
             return
+        if usage.outcome is Outcome.RECOVERED and client.request_id in world.may_be_lost:
+            return  # a power cut took its record, and not what had been noted before
         if usage.outcome is not Outcome.DONE:
             world.problem(f"{name} was acknowledged and is recorded as {usage.outcome}")
         if usage.output_tokens != client.tokens and client.asked.ask.stream:
@@ -133,9 +134,7 @@ def check_killed(world: Simulation, client: Client, usage: UsageRecord | None) -
 
 def unnoted_max(ask: Ask) -> int:
     """The most tokens of a stream that are not noted: 256, and those of the events between two looks."""
-    event_bytes = 60 + ask.step_tokens
-    events = CHECK_EVERY_BYTES // event_bytes + 2
-    return NOTE_TOKENS + events * ask.step_tokens
+    return NOTE_TOKENS + ask.n * credit.looked_at_every(ask)
 
 
 def excused(world: Simulation, client: Client) -> bool:
@@ -155,7 +154,8 @@ def check_event(world: Simulation, usage: UsageRecord) -> None:
     known = world.records.get(usage.request_id)
     if known is not None and known[1] != usage and usage.request_id not in world.may_be_lost:
         world.problem(f"{name} is not what the journal said")
-    if usage.outcome is Outcome.RECOVERED and usage.request_id not in world.killed_with:
+    cut_off = world.killed_with.keys() | world.may_be_lost
+    if usage.outcome is Outcome.RECOVERED and usage.request_id not in cut_off:
         world.problem(f"{name} was not under way in a process that was killed")
     if not usage.outcome.billable:
         if usage.cost_nano_usd:

@@ -7,9 +7,12 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from world.engine import NOTICES_S, Ask
 from world.plan import PREPAID, STRICT, TopUp
 from world.statements import FIELDS
 
+from penstock.admission.credit.charge import STEP_TOKENS
+from penstock.serving.relay import CHECK_EVERY_BYTES
 from penstock_billing import boots, ledger, roll_ups
 from penstock_billing.ledger import Account, AccountKind, Booking, TransactionKind
 from penstock_billing.record import Funding
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from world.postgres import Transaction
     from world.simulation import Simulation
 
+SILENT_S = 5.0
+"""How long an engine may go on for a client that does not read."""
 CREDIT = ("prepaid", "promotional", "lease")
 
 
@@ -70,14 +75,35 @@ async def close_hours(world: Simulation) -> None:
 
 
 def watch(world: Simulation, transaction: Transaction) -> None:
-    """After each commit: whether a strict wallet has gone below zero."""
+    """After each commit: how little the wallets have; a strict one never less than nothing."""
     if world.restored:
         return
     for table, account in transaction.writes:
-        if table == "account" and account[2] in CREDIT and account[0] in STRICT:
+        if table == "account" and account[2] in CREDIT:
             have = available(world, account[:2])
-            if have < 0:
+            world.lowest[account[:2]] = min(have, world.lowest.get(account[:2], 0))
+            if have < 0 and account[0] in STRICT:
                 world.problem(f"strict wallet {account[:2]} has {have} nano-dollars")
+
+
+def overdraft_max(world: Simulation, organisation_id: int) -> int:
+    """By how much an elastic wallet may go below zero: billing/README.md, for all of its streams."""
+    total = 0
+    price = max(version.output_pico_usd for version in world.price_versions)
+    for client in world.clients:
+        ask = client.asked.ask
+        if client.asked.organisation_id == organisation_id and ask.stream:
+            per_s = ask.step_tokens / ask.step_s
+            silent_s = SILENT_S if client.asked.slow_s else NOTICES_S[1] + 2 * ask.step_s
+            unseen = looked_at_every(ask) + per_s * silent_s
+            total += min(ask.n * (STEP_TOKENS + unseen), ask.n * ask.output_tokens) * price / 1000
+    return int(total)
+
+
+def looked_at_every(ask: Ask) -> int:
+    """The most tokens of a choice that pass between two looks at a stream, of 4 KiB."""
+    event_bytes = 150 + ask.step_tokens
+    return (CHECK_EVERY_BYTES // event_bytes + 2) * ask.step_tokens
 
 
 def available(world: Simulation, wallet: tuple[int, int]) -> int:
@@ -117,7 +143,10 @@ def check(world: Simulation) -> None:
             wallet = (row[FIELDS["organisation_id"]], row[FIELDS["wallet_project_id"]])
             spent[wallet] += row[FIELDS["cost_nano_usd"]]
     accounts = tables.get("account", {})
-    for wallet in PREPAID.values():
+    for organisation_id, wallet in PREPAID.items():
+        most = 0 if organisation_id in STRICT else overdraft_max(world, organisation_id)
+        if world.lowest.get(wallet, 0) < -most:
+            world.problem(f"wallet {wallet} went down to {world.lowest[wallet]}, the bound is {-most}")
         lent = -accounts.get((*wallet, "lease"), 0)
         if lent != left[wallet]:
             world.problem(f"wallet {wallet}: {lent} are lent out, its open leases have {left[wallet]} left")

@@ -207,6 +207,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         Raises Quiet when nothing is left to happen before that.
         """
         ready, timers = self._ready, self._timers
+        other = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
             while True:
@@ -233,7 +234,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 self._now = max(self._now, when)
                 ready.append(handle)
         finally:
-            asyncio._set_running_loop(None)
+            asyncio._set_running_loop(other)
 
     def run_until(self, done: Awaitable[Any], until_s: float) -> Any:
         """Let time pass until a future is done; raises Quiet when that takes longer than until a moment."""
@@ -245,6 +246,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def finish(self) -> None:
         """Take every unfinished task apart without letting it do anything more; all processes are dead."""
+        other = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
             for task, context in self._tasks:
@@ -263,4 +265,4 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             self._timers.clear()
             self._tasks.clear()
         finally:
-            asyncio._set_running_loop(None)
+            asyncio._set_running_loop(other)

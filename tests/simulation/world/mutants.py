@@ -116,7 +116,7 @@ MUTANTS = [
                 "return body",
             )
         ],
-        needs="power_cut",
+        needs="power_cut_at_append",
     ),
     Mutant(
         "a living process's file is adopted",
@@ -227,6 +227,26 @@ MUTANTS = [
         needs="kill_at_slot",
     ),
     Mutant(
+        "a stream goes on when its credit has ended",
+        [
+            Change(
+                "penstock.admission.credit.charge:Charge.go_on",
+                "return purse.ask() and ahead > -step",
+                "return purse.ask() or True",
+            )
+        ],
+    ),
+    Mutant(
+        "a hold is let go when a request begins",
+        [
+            Change(
+                "penstock.admission.credit.purse:Purse.hold",
+                "self.held += amount\n",
+                "self.held += 0\n",
+            )
+        ],
+    ),
+    Mutant(
         "a file is deleted before all of it is shipped",
         [
             Change(
@@ -273,11 +293,7 @@ def mutated(mutant: Mutant) -> Iterator[None]:
             begins = re.search(r"^(async )?def ", text, re.MULTILINE)
             assert begins is not None
             source = "from __future__ import annotations\n" + text[begins.start() :]
-            exec(
-                compile("from __future__ import annotations\n" + source, path, "exec"),
-                function.__globals__,
-                scope,
-            )
+            exec(compile(source, path, "exec"), function.__globals__, scope)
             kept.append((function, function.__code__))
             function.__code__ = scope[function.__name__].__code__
         yield

@@ -86,7 +86,14 @@ GATEWAY_FAULTS = (
     "kill_at_slot",
 )
 TIGHT_FAULTS = ("kill_at_append", "kill_at_append", "kill_gateway", "power_cut", "cut_after_commit")
-HOST_FAULTS = ("power_cut", "disk_full", "disk_fails", "clock_jump")
+HOST_FAULTS = (
+    "power_cut",
+    "power_cut_at_append",
+    "power_cut_at_append",
+    "disk_full",
+    "disk_fails",
+    "clock_jump",
+)
 DATABASE_FAULTS = (
     "database_away",
     "database_frozen",
@@ -120,17 +127,17 @@ def plan(seed: int) -> Plan:
         begin_minute=rng.choice((0, 58, 59, 23 * 60 + 59)),
     )
     span_s = rng.choice((1.5, 5.0, 15.0))
-    crowd = (
-        [rng.choice(STRICT)]
-        if tight
-        else [*range(1, ORGANISATIONS + 1), *[rng.randint(1, ORGANISATIONS)] * rng.choice((0, 8))]
-    )
-    lengths = rng.choice(((1, 3, 10, 40, 200), (1, 3, 10, 40, 200), (40, 1600)))
-    count = 20 if tight else rng.randint(4, 20)
-    requests = [request(rng, number, span_s, crowd, lengths) for number in range(count)]
     faults = sorted(
         (fault(rng, span_s, tight) for _ in range(rng.choice((0, 1, 2, 3, 5)))), key=lambda each: each.at_s
     )
+    crowd = [*range(1, ORGANISATIONS + 1), *[rng.randint(1, ORGANISATIONS)] * rng.choice((0, 8))]
+    if tight:
+        crowd = [rng.choice(list(PREPAID))]
+    lengths = rng.choice(((1, 3, 10, 40, 200), (1, 3, 10, 40, 200), (40, 1600)))
+    if any(each.kind == "kill_at_slot" for each in faults):
+        lengths = (40, 400, 1600)
+    count = 20 if tight else rng.randint(4, 20)
+    requests = [request(rng, number, span_s, crowd, lengths) for number in range(count)]
     amounts = rng.choice(((50_000, 150_000), (200_000, 500_000), (30_000_000, 1_000_000_000)))
     if tight:
         amounts = (100_000, 200_000, 400_000)
@@ -155,7 +162,7 @@ def request(
         prompt_tokens=prompt,
         cached_tokens=0 if n > 1 else rng.choice((0, rng.randint(0, prompt))),
         output_tokens=output,
-        step_tokens=1 if output < 10 else output // rng.choice((10, 40)),
+        step_tokens=1 if output < 10 else max(1, output // rng.choice((10, 40, 100))),
         step_s=rng.choice((0.005, 0.05, 0.4)),
         first_s=rng.choice((0.01, 0.3)),
         n=n,

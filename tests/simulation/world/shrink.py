@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 from world.plan import Plan
 from world.simulation import Simulation
 
 TRIES_MAX = 400
+COLLECT_EVERY = 50
 
 
 def play(made: Plan, *, tracing: bool = False) -> Simulation:
     """Play one plan; `problems` of what is returned says what was wrong."""
     world = Simulation(made, tracing=tracing)
     world.run()
+    if made.seed % COLLECT_EVERY == 0:
+        gc.collect()
     return world
 
 
 def shrunk(made: Plan, fails: Callable[[Plan], bool]) -> Plan:
     """Take requests and faults out as long as the plan still fails, halves first, then one by one."""
     tries = 0
-    for what in ("requests", "faults"):
+    for what in ("requests", "faults", "requests"):
         size = max(1, len(getattr(made, what)) // 2)
         while size:
             place = 0

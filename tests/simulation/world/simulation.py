@@ -74,6 +74,8 @@ class Simulation:
         self.by_request: dict[str, tuple[Client, Gateway]] = {}
         self.records: dict[str, tuple[float, UsageRecord, Host]] = {}
         """What was in a journal, when, and on which host, by request."""
+        self.lowest: dict[tuple[int, int], int] = {}
+        """The least that each wallet ever had, where that was less than nothing."""
         self.noted: dict[str, int] = {}
         """Output tokens that were noted of streams, by request."""
         self.killed_with: dict[str, str] = {}
@@ -117,6 +119,8 @@ class Simulation:
                 f"{gateway.process} settles {record.request_id[-6:]}: {record.outcome}, "
                 f"{record.input_tokens}+{record.output_tokens} tokens, {record.cost_nano_usd} n$"
             )
+        if gateway.process.host in self.strikes.cut_at_append:
+            self.strikes.cut_soon(gateway.process.host)
         if gateway in self.strikes.kill_at_append:
             self.strikes.kill_at_append.discard(gateway)
             self.strikes.kill(gateway, "killed between journal and last byte")

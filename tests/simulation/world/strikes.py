@@ -41,6 +41,7 @@ class Strikes:
         self.say = world.say
         self.problem = world.problem
         self.kill_at_append: set[Gateway] = set()
+        self.cut_at_append: dict[Host, Fault] = {}
         world.disks.kill = self._killed_in_a_change
         self.killed_at_s: dict[Gateway, float] = {}
 
@@ -77,7 +78,8 @@ class Strikes:
             gateway.process.changes_left = int(fault.amount)
 
     def _kill_at_slot(self, fault: Fault) -> None:
-        if (gateway := self._gateway(fault.target)) is not None:
+        """Every gateway of a host, each when it has written so often what its streams used."""
+        for gateway in self.world.living(self.hosts[fault.target % len(self.hosts)]):
             gateway.process.changes_of = PROGRESS_SUFFIX
             gateway.process.changes_left = int(fault.amount)
 
@@ -108,9 +110,19 @@ class Strikes:
         self.loop.spawn(process, ship())
         self.loop.outside(fault.for_s + 1.0, process.kill)
 
+    def _power_cut_at_append(self, fault: Fault) -> None:
+        self.cut_at_append[self.hosts[fault.target % len(self.hosts)]] = fault
+
+    def cut_soon(self, host: Host) -> None:
+        """A record was written: the power goes before, or while, it is forced to the disk."""
+        fault = self.cut_at_append.pop(host)
+        self.loop.outside(self.world.rng.uniform(0, 0.07), self._cut, host, fault.for_s)
+
     def _power_cut(self, fault: Fault) -> None:
-        host = self.hosts[fault.target % len(self.hosts)]
-        if host.down:
+        self._cut(self.hosts[fault.target % len(self.hosts)], fault.for_s)
+
+    def _cut(self, host: Host, for_s: float) -> None:
+        if host.down or self.world.ending:
             return
         self.say(f"power cut: {host.name}")
         host.down = True
@@ -121,7 +133,7 @@ class Strikes:
             process.kill()
         host.disk.power_cut()
         self._note_losses(host)
-        self.loop.outside(fault.for_s, self._power_back, host)
+        self.loop.outside(for_s, self._power_back, host)
 
     def _note_losses(self, host: Host) -> None:
         kept = check.journalled(host) | check.events(self).keys()
@@ -232,3 +244,4 @@ class Strikes:
                 engine.stalled = False
             engine.start()
         self.kill_at_append.clear()
+        self.cut_at_append.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import random
@@ -200,12 +201,15 @@ def substituted() -> Iterator[None]:
     ]
     for module, name, _ in kept:
         setattr(module, name, SUBSTITUTES[name])
+    # A run makes much and drops it all: the collector would look at it again and again.
+    gc.disable()
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
         logging.disable(disabled)
+        gc.enable()
         for module, name, real in kept:
             setattr(module, name, real)
 
