@@ -75,13 +75,14 @@ class Gateway:
         self.lender = Lender(pool, self.journal.boot_id, self.wallets)
         self.budgets = Budgets(self.journal)
         patience = Patience(settings.first_byte_timeout_s, settings.stall_timeout_s)
+        self.meter = Meter(self.journal, self.progress)
         self.inference = Inference(
             keyring=self.keyring,
             shelf=self.shelf,
             prices=self.prices,
             directory=self.directory,
             journal=self.journal,
-            conductor=Conductor(self.directory, Meter(self.journal, self.progress), patience),
+            conductor=Conductor(self.directory, self.meter, patience),
             once=self.once,
             funds=Funds(self.wallets, self.lender, self.budgets),
             body_bytes_max=settings.body_bytes_max,
@@ -144,6 +145,8 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.claims.drain(DRAIN_CLAIMS_S)
+            with contextlib.suppress(*DATABASE_AWAY):
+                await self.meter.unrecorded.write(self._pool)
             try:
                 self.journal.close()
             finally:
@@ -180,6 +183,7 @@ class Gateway:
                 await self.prices.load(self._pool)
                 # Last: with an engine known, this process says that it is ready.
                 await self.directory.refresh(self._pool)
+                await self.meter.unrecorded.write(self._pool)
                 self._note_database(away=False)
             except DATABASE_AWAY as error:
                 self._note_database(away=True, reason=str(error))

@@ -137,9 +137,8 @@ def _judge(row: asyncpg.Record, killed: Sequence[KilledBoot]) -> Difference | Un
         )
 
     if row["outcome"] is None:
-        ended_ms = int(row["counted_at"].timestamp() * 1000)
-        if any(boot.started_ms <= ended_ms and boot.last_ms <= ended_ms + NOTICING_MS for boot in killed):
-            return free("its gateway was killed before it could record it", counted[0], counted[2])
+        if (excuse := _excuse(row, killed)) is not None:
+            return free(excuse, counted[0], counted[2])
         return difference(
             Compared.WORK_IS_RECORDED, what, "no record", f"{_tokens(*counted)} counted", [request_id]
         )
@@ -156,6 +155,16 @@ def _judge(row: asyncpg.Record, killed: Sequence[KilledBoot]) -> Difference | Un
     return difference(
         Compared.RECORDS_ARE_COUNTS, what, _tokens(*recorded), f"{_tokens(*counted)} counted", [request_id]
     )
+
+
+def _excuse(row: asyncpg.Record, killed: Sequence[KilledBoot]) -> str | None:
+    """Why nobody recorded what an engine did, where that is known."""
+    if row["unrecorded"] is not None:
+        return f"it could not be recorded: {row['unrecorded']}"
+    ended_ms = int(row["counted_at"].timestamp() * 1000)
+    if any(boot.started_ms <= ended_ms and boot.last_ms <= ended_ms + NOTICING_MS for boot in killed):
+        return "its gateway was killed before it could record it"
+    return None
 
 
 def _covered(row: asyncpg.Record, boots: Sequence[EngineBoot]) -> bool:

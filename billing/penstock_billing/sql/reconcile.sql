@@ -95,9 +95,11 @@ select
   timestamptz 'epoch' + counted.ended_ms * interval '1 millisecond' as counted_at,
   counted.input_tokens as counted_input, counted.cached_tokens as counted_cached,
   counted.output_tokens as counted_output,
-  charged.outcome, charged.input_tokens, charged.cached_tokens, charged.output_tokens
+  charged.outcome, charged.input_tokens, charged.cached_tokens, charged.output_tokens,
+  unrecorded.reason as unrecorded
 from counted
 left join charged using (request_id)
+left join billing.unrecorded_request as unrecorded using (request_id)
 where counted.ended_ms >= extract(epoch from $1::timestamptz) * 1000
   and counted.ended_ms < extract(epoch from $2::timestamptz) * 1000
   and counted.input_tokens + counted.output_tokens > 0

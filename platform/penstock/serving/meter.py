@@ -8,9 +8,11 @@ from penstock.observe import logs, metrics
 from penstock.serving.call import Call
 from penstock.serving.usage import EngineUsage
 from penstock_billing import rating
+from penstock_billing.errors import JournalError
 from penstock_billing.journal import Journal
 from penstock_billing.progress import Progress
 from penstock_billing.record import Outcome, UsageRecord
+from penstock_billing.unrecorded import Unrecorded
 
 
 class Settlement:
@@ -41,6 +43,7 @@ class Meter:
 
     def __init__(self, journal: Journal, progress: Progress | None = None) -> None:
         """Without `progress`, what streams have used when this process is killed is charged to nobody."""
+        self.unrecorded = Unrecorded()
         self._journal = journal
         self._progress = progress
 
@@ -63,6 +66,9 @@ class Meter:
         record = _record(call, end, now_ns)
         try:
             self._journal.append(record)
+        except JournalError as error:
+            self.unrecorded.note(record.request_id, type(error).__name__)
+            raise
         finally:
             # Afterwards: of a kill in between, both are found, and the final record is preferred.
             if self._progress is not None:

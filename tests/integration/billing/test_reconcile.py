@@ -22,6 +22,7 @@ from penstock_billing.reconcile.engines import EngineBoot, Totals, Work
 from penstock_billing.reconcile.report import Compared, Report
 from penstock_billing.record import Outcome, UsageRecord
 from penstock_billing.shipper import Shipper
+from penstock_billing.unrecorded import Unrecorded
 
 LATER = timedelta(minutes=1)
 
@@ -289,6 +290,19 @@ async def test_what_a_killed_gateway_could_not_record_is_unbilled(books: Books, 
     assert found(await books.reconcile([*books.works, work(never_written)])) == {
         Compared.WORK_IS_RECORDED: {never_written.request_id}
     }
+
+
+async def test_what_a_gateway_had_no_room_to_record_is_unbilled(books: Books) -> None:
+    never_written = books.make(outcome=Outcome.DONE, input_tokens=120, cached_tokens=0, output_tokens=35)
+    unrecorded = Unrecorded()
+    unrecorded.note(never_written.request_id, "JournalFull")
+    async with await databases.pool(books.url, "test", size_max=1, command_timeout_s=30) as pool:
+        assert await unrecorded.write(pool) == 1
+        assert await unrecorded.write(pool) == 0
+    report = await books.reconcile([*books.works, work(never_written)])
+    assert report.differences == []
+    (one,) = [one for one in report.unbilled if one.request_id == never_written.request_id]
+    assert (one.reason, one.output_tokens) == ("it could not be recorded: JournalFull", 35)
 
 
 async def test_damaged_journals_and_frames_set_aside_are_told(books: Books) -> None:
