@@ -25,6 +25,18 @@ BEGINNING = (EVER[0], UUID(int=0))
 
 NOT_LEASES = frozenset(TransactionKind) - {TransactionKind.LEASE_GRANT, TransactionKind.LEASE_RELEASE}
 
+MACHINES = frozenset(
+    {
+        TransactionKind.USAGE,
+        TransactionKind.MINUTES,
+        TransactionKind.LEASE_GRANT,
+        TransactionKind.LEASE_RELEASE,
+    }
+)
+"""Kinds that are booked all the time; the others are people's, and few."""
+EVERYWHERE = frozenset({None, AccountKind.RECEIVABLE, AccountKind.REVENUE, AccountKind.LEASE})
+"""Accounts that a good part of all transactions moves; None is any."""
+
 Database = asyncpg.Connection | asyncpg.Pool
 
 
@@ -135,8 +147,14 @@ async def transactions(
     the wallet with what it has.
     Booked in [since, until); the next page is `before` the last one's number.
     """
+    if not kinds & MACHINES:
+        query = SQL["transactions_of_people"]
+    elif organisation_id is None and account in EVERYWHERE:
+        query = SQL["transactions"]
+    else:
+        query = SQL["transactions_of_accounts"]
     rows = await connection.fetch(
-        SQL["transactions"],
+        query,
         organisation_id,
         account.value if account else None,
         since or EVER[0],

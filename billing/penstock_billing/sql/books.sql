@@ -5,16 +5,12 @@ from billing.account
 where $1::bigint is null or organisation_id = $1
 order by organisation_id, project_id, kind
 
--- name: transactions
+-- name: transactions_of_accounts
 -- The latest transactions before a number that have an entry in one of the accounts asked for, newest first.
 -- Numbers and booking times rise together but for transactions that ran side by side, so times become a range
--- of numbers with room to spare, and are compared exactly within it. Each account gives its latest by index.
-with asked as materialized (
-  select id from billing.account
-  where ($1::bigint is null or organisation_id = $1)
-    and ($2::text is null or kind = $2)
-    and ($7::bigint is null or project_id = $7)
-), bounds as materialized (
+-- of numbers with room to spare, and are compared exactly within it. Each account gives its latest by index; the
+-- inner offset keeps it so.
+with bounds as materialized (
   select
     coalesce((select id - 10000 from billing.ledger_transaction
               where booked_at >= $3 order by booked_at limit 1), 9223372036854775807) as since,
@@ -22,15 +18,25 @@ with asked as materialized (
                         where booked_at < $4 order by booked_at desc limit 1), 0)) as before
 ), latest as (
   select distinct entry.transaction_id as id
-  from asked, bounds, lateral (
-    select entry.transaction_id
-    from billing.entry join billing.ledger_transaction as booked on booked.id = entry.transaction_id
-    where entry.account_id = asked.id
-      and entry.transaction_id >= bounds.since and entry.transaction_id < bounds.before
-      and booked.booked_at >= $3 and booked.booked_at < $4 and booked.kind = any($8::text[])
-    order by entry.transaction_id desc
+  from billing.account as asked, lateral (
+    select given.transaction_id
+    from (
+      select transaction_id from billing.entry
+      where account_id = asked.id
+        and transaction_id >= (select since from bounds) and transaction_id < (select before from bounds)
+      order by transaction_id desc
+    ) as given, lateral (
+      select from billing.ledger_transaction as booked
+      where booked.id = given.transaction_id
+        and booked.booked_at >= $3 and booked.booked_at < $4 and booked.kind = any($8::text[])
+      offset 0
+    ) as fits
+    order by given.transaction_id desc
     limit $6
   ) as entry
+  where ($1::bigint is null or asked.organisation_id = $1)
+    and ($2::text is null or asked.kind = $2)
+    and ($7::bigint is null or asked.project_id = $7)
   order by 1 desc
   limit $6
 )
@@ -39,6 +45,59 @@ select
   booked.actor, booked.corrects
 from latest join billing.ledger_transaction as booked using (id)
 order by booked.id desc
+
+-- name: transactions
+-- The same, where nearly every transaction fits: one after the other, looking at the entries of each.
+with bounds as materialized (
+  select
+    coalesce((select id - 10000 from billing.ledger_transaction
+              where booked_at >= $3 order by booked_at limit 1), 9223372036854775807) as since,
+    least($5, coalesce((select id + 10000 from billing.ledger_transaction
+                        where booked_at < $4 order by booked_at desc limit 1), 0)) as before
+)
+select
+  booked.id, booked.ref, booked.kind, booked.period_start, booked.period_end, booked.booked_at, booked.note,
+  booked.actor, booked.corrects
+from billing.ledger_transaction as booked
+cross join lateral (
+  select from billing.entry join billing.account on account.id = entry.account_id
+  where entry.transaction_id = booked.id
+    and ($1::bigint is null or account.organisation_id = $1)
+    and ($2::text is null or account.kind = $2)
+    and ($7::bigint is null or account.project_id = $7)
+  limit 1
+) as asked
+where booked.id >= (select since from bounds) and booked.id < (select before from bounds)
+  and booked.booked_at >= $3 and booked.booked_at < $4 and booked.kind = any($8::text[])
+order by booked.id desc
+limit $6
+
+-- name: transactions_of_people
+-- The same, of kinds that are few: by their own index.
+with bounds as materialized (
+  select
+    coalesce((select id - 10000 from billing.ledger_transaction
+              where booked_at >= $3 order by booked_at limit 1), 9223372036854775807) as since,
+    least($5, coalesce((select id + 10000 from billing.ledger_transaction
+                        where booked_at < $4 order by booked_at desc limit 1), 0)) as before
+)
+select
+  booked.id, booked.ref, booked.kind, booked.period_start, booked.period_end, booked.booked_at, booked.note,
+  booked.actor, booked.corrects
+from billing.ledger_transaction as booked
+cross join lateral (
+  select from billing.entry join billing.account on account.id = entry.account_id
+  where entry.transaction_id = booked.id
+    and ($1::bigint is null or account.organisation_id = $1)
+    and ($2::text is null or account.kind = $2)
+    and ($7::bigint is null or account.project_id = $7)
+  limit 1
+) as asked
+where booked.id >= (select since from bounds) and booked.id < (select before from bounds)
+  and booked.booked_at >= $3 and booked.booked_at < $4 and booked.kind = any($8::text[])
+  and booked.kind not in ('usage', 'minutes', 'lease_grant', 'lease_release')
+order by booked.id desc
+limit $6
 
 -- name: transaction
 select id, ref, kind, period_start, period_end, booked_at, note, actor, corrects
