@@ -183,6 +183,9 @@ async def test_what_cannot_be_recorded_is_not_completed(
         assert json.loads(events(answer.text)[-1])["error"]
     else:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "metering_unavailable")
+    # So that reconciling knows why an engine worked for nobody.
+    noted = await bench.until(lambda: bench.database.fetchrow("select * from billing.unrecorded_request"), 30)
+    assert (noted["request_id"], noted["reason"]) == (answer.headers["x-request-id"], "JournalFull")
 
 
 async def test_the_record_is_in_the_journal_before_the_last_byte_leaves(bench: Any, chat: Body) -> None:
