@@ -91,7 +91,11 @@ async def test_a_gateway_that_stops_leaves_no_lease(room: Room) -> None:
     wallet = await room.fund(DOLLAR)
     await room.start_engine()
     gateway = await room.start_gateway()
-    assert (await room.ask(gateway)).end is End.FINISHED
+
+    async def served() -> bool:
+        return (await room.ask(gateway)).end is End.FINISHED
+
+    await until(served, "the gateway leased credit and answers")
     gateway.send(signal.SIGTERM)
     await gateway.ended()
     assert await room.fetchval("select count(*) from billing.lease where released_at is null") == 0

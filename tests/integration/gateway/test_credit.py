@@ -105,7 +105,7 @@ async def test_openais_client_tells_that_credit_is_missing(bench: Any, prepaid: 
 async def test_a_stream_ends_cleanly_when_its_credit_does(bench: Any, prepaid: Any, n: int) -> None:
     """OpenAI's own client reads the text, a finish reason, the count, and then why it ended."""
     wallet = await prepaid(n * 600 * OUTPUT)
-    engine = await bench.start_engine(tokens_per_second=300, answer_tokens=10_000)
+    engine = await bench.start_engine(tokens_per_second=120, answer_tokens=10_000)
     text, reasons, usage = "", set(), None
     async with openai.AsyncOpenAI(base_url=f"{bench.url}/v1", api_key=bench.key) as client:
         stream = await client.chat.completions.create(
@@ -250,10 +250,15 @@ async def test_credit_that_comes_is_soon_there(bench: Any, prepaid: Any, chat: B
 
 
 async def test_what_another_gateway_holds_and_does_not_need_is_used(
-    bench: Any, prepaid: Any, chat: Body
+    bench: Any, prepaid: Any, chat: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from penstock.admission.credit import lending
     from penstock.admission.credit.lending import Lender
     from penstock.admission.credit.wallets import Wallets
+
+    # How long it takes on a busy machine is not the question here.
+    monkeypatch.setattr(lending, "RECALL_WAIT_S", 30.0)
+    monkeypatch.setattr(lending, "WAIT_S", 30.0)
 
     wallet = await prepaid(CENT)
     await bench.start_engine()

@@ -29,8 +29,10 @@ from penstock_billing.shipper import DATABASE_AWAY
 
 logger = logging.getLogger(__name__)
 
-WAIT_S = 2.0
-"""The longest that a request waits for credit."""
+WAIT_S = 5.0
+"""The longest that a request waits for credit: as long as for a key that was never seen."""
+RECALL_WAIT_S = 2.0
+"""The longest that other gateways are waited for."""
 DRY_S = 0.5
 """So long a wallet that has nothing is not asked about again: a top-up takes effect after that."""
 AWAY_S = 1.0
@@ -154,7 +156,7 @@ class Lender:
 
     async def _fill(self, purse: Purse) -> None:
         """Lease until everybody who waits has what they want, or there is no more."""
-        until_s = time.monotonic() + WAIT_S
+        until_s = time.monotonic() + RECALL_WAIT_S
         try:
             while True:
                 asked_at_s = time.monotonic()
