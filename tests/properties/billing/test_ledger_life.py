@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from penstock_billing import giving_back, invariants, leases, prices, promotions
 from penstock_billing.errors import LedgerRefused, ReferenceReused
 from penstock_billing.journal import Journal
 from penstock_billing.leases import Need, Wallet
-from penstock_billing.ledger import Booked
+from penstock_billing.ledger import AccountKind, Booked
 from penstock_billing.prices import Offer
 from penstock_billing.record import Funding
 from penstock_billing.testing import usage_record
@@ -40,6 +40,8 @@ TABLES = (
 
 amounts = st.integers(1, 40)
 picks = st.integers(0, 100)
+Charge = dict[Funding, int]
+"""What is left of a usage transaction by its funding, after what was given back."""
 GIVEN_TO = {Funding.POSTPAID: "receivable", Funding.PREPAID: "prepaid"}
 fundings = st.sampled_from(Funding)
 
@@ -49,13 +51,6 @@ class Gift:
     id: int
     left: int
     ends_h: int
-
-
-@dataclass
-class Charge:
-    """A usage transaction: what each kind of funding paid, less what was given back; and its requests."""
-
-    left: dict[Funding, int] = field(default_factory=lambda: dict.fromkeys(Funding, 0))
 
 
 @dataclass
@@ -117,19 +112,7 @@ class Life(RuleBasedStateMachine):
         self.connection = self.run(prepare())
         self.price = self.run(self.connection.fetchval("select max(id) from billing.price_version"))
         self.now_h = 0
-        self.books = dict.fromkeys(
-            (
-                "cash",
-                "prepaid",
-                "promotional",
-                "promotion_cost",
-                "lease",
-                "receivable",
-                "revenue",
-                "concession",
-            ),
-            0,
-        ) | {"breakage": 0}
+        self.books = {kind.value: 0 for kind in AccountKind}
         self.gifts: list[Gift] = []
         self.lease: Lease | None = None
         self.charges: dict[int, Charge] = {}
@@ -255,10 +238,10 @@ class Life(RuleBasedStateMachine):
         number = self.run(
             self.connection.fetchval("select max(ledger_transaction_id) from billing.usage_event")
         )
-        charge = self.charges[number] = Charge()
+        charge = self.charges[number] = dict.fromkeys(Funding, 0)
         before = self.unused()
         for record in made:
-            charge.left[record.funding] += record.cost_nano_usd
+            charge[record.funding] += record.cost_nano_usd
             self.requests.append(Request(record.request_id, record.funding, number, record.cost_nano_usd))
             side = (
                 "receivable" if record.funding is Funding.POSTPAID else "lease" if self.lease else "prepaid"
@@ -274,7 +257,7 @@ class Life(RuleBasedStateMachine):
             return
         request = self.requests[pick % len(self.requests)]
         charge = self.charges[request.charge]
-        left = min(request.left, charge.left[request.funding])
+        left = min(request.left, charge[request.funding])
         number = self.ask(
             nano_usd, lambda wish: giving_back.refund_request(self.connection, wish, 1, request.id)
         )
@@ -290,9 +273,9 @@ class Life(RuleBasedStateMachine):
         charged = sorted(self.charges)[pick % len(self.charges)]
         charge = self.charges[charged]
         number = self.ask(nano_usd, lambda wish: giving_back.correct(self.connection, wish, charged))
-        assert (number is not None) == (nano_usd <= sum(charge.left.values()))
+        assert (number is not None) == (nano_usd <= sum(charge.values()))
         if number is not None:
-            owed = min(nano_usd, charge.left[Funding.POSTPAID])
+            owed = min(nano_usd, charge[Funding.POSTPAID])
             parts = {Funding.POSTPAID: owed, Funding.PREPAID: nano_usd - owed}
             self.concede(number, parts, charge)
 
@@ -336,7 +319,7 @@ class Life(RuleBasedStateMachine):
                 moved = sign * (part if share == whole else share if part else 0)
                 self.move("concession", GIVEN_TO[funding], moved)
                 if charge is not None:
-                    charge.left[funding] -= moved
+                    charge[funding] -= moved
             if request is not None:
                 request.left -= sign * share
 
@@ -363,13 +346,8 @@ class Life(RuleBasedStateMachine):
     def reuse(self, pick: int, more: int) -> None:
         if self.asked:
             wish, _, number = self.asked[pick % len(self.asked)]
-            moved = self.run(
-                self.connection.fetchval(
-                    "select sum(amount_nano_usd) from billing.entry "
-                    "where transaction_id = $1 and amount_nano_usd > 0",
-                    number,
-                )
-            )
+            query = "select max(abs(amount_nano_usd)) from billing.entry where transaction_id = $1"
+            moved = self.run(self.connection.fetchval(query, number))
             other = Wish(ref=wish.ref, amount_nano_usd=int(moved) + more)
             with pytest.raises(ReferenceReused):
                 self.run(wallets.top_up(self.connection, other, WALLET))
