@@ -22,7 +22,7 @@ from penstock.serving import last_events, receipts
 from penstock.serving.call import Call, Surface
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.notes import Notes
-from penstock.serving.relay import Checkpoint, Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
+from penstock.serving.relay import Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
 from penstock.serving.usage import NOTHING, EngineUsage
 from penstock_base import money
 from penstock_billing.errors import JournalError
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS_MAX = 3
 RETRY_AFTER_S = 1
+END_S = 30.0
+"""How long a client may take to let the end of its stream leave."""
 
 OUTCOMES = {
     Ending.FINISHED: Outcome.DONE,
@@ -159,8 +161,9 @@ class Conductor:
         headers: Headers,
     ) -> bool:
         """Run the call on one connection; False when no byte of an answer came."""
+        watch = self._watch(call, target) if call.streamed else None
         relay = (
-            StreamRelay(connection, self._patience, call, send, headers, self._checkpoint(call, target))
+            StreamRelay(connection, self._patience, call, send, headers, watch)
             if call.streamed
             else WholeRelay(connection, self._patience)
         )
@@ -175,7 +178,9 @@ class Conductor:
             if ending is Ending.REFUSED:
                 raise EngineRefused(call.surface, relay.status, b"".join(relay.body))
             outcome = OUTCOMES[ending]
-            if ending in CUT_SHORT:
+            if watch is not None and watch.receipt is not None:
+                usage = await watch.receipt
+            elif ending in CUT_SHORT:
                 usage = await receipts.fetch(target.address, call.request_id)
         except asyncio.CancelledError:
             attempt.settle(outcome, usage)
@@ -186,19 +191,33 @@ class Conductor:
             await _end_whole(attempt, outcome, usage, send, headers)
         return True
 
-    def _checkpoint(self, call: Call, target: Target) -> Checkpoint | None:
-        """What is done now and then while a stream runs: it is noted, and asked whether it may go on."""
-        charge = call.charge
+    def _watch(self, call: Call, target: Target) -> Watch | None:
+        """What is done now and then while a stream runs, where there is anything to do."""
         notes = Notes(self._meter, call, target) if call.noted else None
-        if notes is None and not charge.elastic:
-            return None
+        return Watch(call, target, notes) if notes is not None or call.charge.elastic else None
 
-        def checkpoint(usage: EngineUsage) -> bool:
-            if notes is not None:
-                notes(usage)
-            return charge.go_on(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens)
 
-        return checkpoint
+class Watch:
+    """A stream's checkpoint: what it has used is noted, and its credit asked whether it may go on."""
+
+    __slots__ = ("_call", "_notes", "_target", "receipt")
+
+    def __init__(self, call: Call, target: Target, notes: Notes | None) -> None:
+        self._call = call
+        self._target = target
+        self._notes = notes
+        self.receipt: asyncio.Task[EngineUsage | None] | None = None
+        """Asked for as soon as the credit has ended: a slow client may take longer than it is kept."""
+
+    def __call__(self, usage: EngineUsage) -> bool:
+        """Whether to go on."""
+        if self._notes is not None:
+            self._notes(usage)
+        if self._call.charge.go_on(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens):
+            return True
+        fetching = receipts.fetch(self._target.address, self._call.request_id)
+        self.receipt = asyncio.get_running_loop().create_task(fetching)
+        return False
 
 
 class Attempt:
@@ -264,7 +283,12 @@ async def _end_stream(
         last = last_events.credit_ended(attempt.call, receipt or _usage(relay) or NOTHING)
     else:
         last = relay.events.held if failure is None else last_events.failed(failure)
-    await send({"type": "http.response.body", "body": last, "more_body": False})
+    try:
+        async with asyncio.timeout(END_S):
+            await send({"type": "http.response.body", "body": last, "more_body": False})
+    except TimeoutError:
+        # All is settled; who reads nothing does not keep a place at the engine. The server hangs up.
+        logger.info("a client did not read the end", extra={"request_id": attempt.call.request_id})
 
 
 async def _end_whole(
