@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import statistics
 import time
 from datetime import UTC, datetime, timedelta
@@ -114,24 +115,23 @@ async def _shipped(
 
 
 async def _sustained(folder: Path, own: Books, seconds: float) -> Figure:
-    """Append at a steady pace while a shipper ships, as a gateway does, and see how many have arrived."""
+    """Append at a steady pace while a shipper ships, as a gateway does, and see how many arrive meanwhile.
+
+    Counted from the second second on, when the first batches are through: from there a shipper that keeps up
+    brings as many as are offered, and one that does not brings fewer.
+    """
     with contextlib.closing(Journal(folder / "sustained")) as journal:
         shipper = Shipper(own.server.url, journal.folder, journal)
         shipping_task = asyncio.create_task(shipper.run())
+        roots = [own.server.child.pid]
         try:
-            source = books.records(own.versions)
             before = await _arrived(own)
-            roots = [own.server.child.pid]
+            offered = asyncio.create_task(_offer(own, journal, seconds))
+            await asyncio.sleep(2.0)
+            counted, since_s = await _arrived(own), time.monotonic()
             cpu_s = -time.process_time() - processes.cpu_s(roots)
-            began_s = time.monotonic()
-            made = 0
-            while (passed_s := time.monotonic() - began_s) < seconds:
-                due = int(passed_s * OFFERED_PER_S) - made
-                for one in itertools.islice(source, min(due, 500)):
-                    journal.append(one)
-                made += min(due, 500)
-                await asyncio.sleep(0.005)
-            arrived = await _arrived(own) - before
+            made = await offered
+            counted, passed_s = await _arrived(own) - counted, time.monotonic() - since_s
             cpu_s += time.process_time() + processes.cpu_s(roots)
 
             async def all_there() -> bool:
@@ -147,13 +147,27 @@ async def _sustained(folder: Path, own: Books, seconds: float) -> Figure:
             await shipper.close()
     return Figure(
         name="metering.sustained",
-        figure=round(arrived / passed_s),
+        figure=round(counted / passed_s),
         unit="records/s",
         bar=10_000.0,
         at_least=True,
-        note=f"{made / passed_s:,.0f}/s offered for {passed_s:.0f} s; {cpu_s / passed_s:.2f} cores of CPU "
-        f"used; the rest {rest_s:.1f} s later",
+        note=f"{made / seconds:,.0f}/s offered for {seconds:.0f} s; {cpu_s / passed_s:.2f} cores used, "
+        f"machine's load {os.getloadavg()[0]:.0f}; the rest {rest_s:.1f} s later",
     )
+
+
+async def _offer(own: Books, journal: Journal, seconds: float) -> int:
+    """Append what is due, every few milliseconds; returns how many there were."""
+    source = books.records(own.versions)
+    began_s = time.monotonic()
+    made = 0
+    while (passed_s := time.monotonic() - began_s) < seconds:
+        due = min(int(passed_s * OFFERED_PER_S) - made, 500)
+        for one in itertools.islice(source, due):
+            journal.append(one)
+        made += due
+        await asyncio.sleep(0.005)
+    return made
 
 
 async def _arrived(own: Books) -> int:
