@@ -194,6 +194,7 @@ def check_clients(seen: Sequence[Seen], events: Sequence[asyncpg.Record]) -> Non
     by_name = Counter(event["client_request_id"] for event in events)
     for one in seen:
         assert one.end is not None, f"{one.name} never ended (I11)"
+        assert one.status != 500, f"{one.name}: nobody foresaw what happened"
         assert by_name[one.name] <= 1, f"{one.name} is recorded {by_name[one.name]} times (I2)"
         event = by_id.get(one.request_id)
         if one.replayed:
