@@ -110,7 +110,9 @@ def check_client(world: Simulation, client: Client, usage: UsageRecord | None) -
     elif usage is None and client.request_id in world.made and not excused(world, client):
         world.problem(f"{name} reached an engine and ended in no record")
     how = world.killed_with.get(client.request_id)
-    if how is not None and how != "power cut" and client.request_id not in world.may_be_lost:
+    # A full or failing disk costs notes, and never a request.
+    kept = how is not None and how != "power cut" and not world.disk_trouble
+    if kept and client.request_id not in world.may_be_lost:
         check_killed(world, client, usage)
 
 

@@ -25,6 +25,8 @@ class Process:
         self.name = name
         self.host = host
         self.dead = False
+        self.stopped: list[Handle] | None = None
+        """What would have run since it was stopped (SIGSTOP); None while it runs."""
         self.changes_left = 0
         """It is killed at so many more changes of its disk; 0 is never."""
         self.changes_of = ""
@@ -89,7 +91,11 @@ class Handle:
         if self._cancelled:
             return
         process = self.context.get(CURRENT)
-        if process is None or not process.dead:
+        if process is None:
+            self.context.run(self._callback, *self._args)
+        elif process.stopped is not None:
+            process.stopped.append(self)
+        elif not process.dead:
             self.context.run(self._callback, *self._args)
 
 
@@ -200,6 +206,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def spawn(self, process: Process | None, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task of a process, or of the world."""
         return self.create_task(work, context=OUTSIDE.copy() if process is None else process.context.copy())
+
+    def go_on(self, process: Process) -> None:
+        """Let a stopped process go on: all that it missed happens now, in its order."""
+        if process.stopped is not None:
+            missed, process.stopped = process.stopped, None
+            self._ready.extend(missed)
 
     def run_while(self, wanted: Callable[[], bool], until_s: float = float("inf")) -> None:
         """Let time pass as long as `wanted` (asked when the clock is about to move), at most until a moment.

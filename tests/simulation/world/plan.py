@@ -80,6 +80,7 @@ class Plan(msgspec.Struct, frozen=True):
 GATEWAY_FAULTS = (
     "kill_gateway",
     "stop_gateway",
+    "freeze_gateway",
     "second_shipper",
     "kill_at_append",
     "kill_at_change",

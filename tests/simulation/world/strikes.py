@@ -58,7 +58,7 @@ class Strikes:
         """SIGKILL, between two instructions."""
         self.say(f"{how}: {gateway.process}")
         for client in gateway.requests.values():
-            if client.request_id not in self.world.records:
+            if client.request_id and client.request_id not in self.world.records:
                 self.world.killed_with[client.request_id] = how
         self.killed_at_s[gateway] = self.loop.time()
         if gateway.ready:
@@ -93,6 +93,12 @@ class Strikes:
     def _stop_gateway(self, fault: Fault) -> None:
         if (gateway := self._gateway(fault.target)) is not None:
             gateway.stopping.set()
+
+    def _freeze_gateway(self, fault: Fault) -> None:
+        """SIGSTOP, and SIGCONT later: others must take nothing that is its own."""
+        if (gateway := self._gateway(fault.target)) is not None and gateway.process.stopped is None:
+            gateway.process.stopped = []
+            self.loop.outside(fault.for_s, self.loop.go_on, gateway.process)
 
     def _second_shipper(self, fault: Fault) -> None:
         """Another process that ships a host's journals, as an operator may start."""
@@ -133,6 +139,10 @@ class Strikes:
             process.kill()
         host.disk.power_cut()
         self._note_losses(host)
+        for request_id in self.world.killed_with:
+            # Notes are not forced to the disk: those that nobody had adopted may be gone.
+            if self.world.by_request[request_id][1].process.host is host:
+                self.world.killed_with[request_id] = "power cut"
         self.loop.outside(for_s, self._power_back, host)
 
     def _note_losses(self, host: Host) -> None:
@@ -243,5 +253,8 @@ class Strikes:
             if engine.stalled:
                 engine.stalled = False
             engine.start()
+        for host in self.hosts:
+            for gateway in self.world.living(host):
+                self.loop.go_on(gateway.process)
         self.kill_at_append.clear()
         self.cut_at_append.clear()
