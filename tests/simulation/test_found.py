@@ -1,10 +1,11 @@
-"""What the simulation found in the code, each as the smallest world that showed it."""
+"""Worlds made by hand: what the simulation found, as small as it gets, and bugs too rare to be met."""
 
 from __future__ import annotations
 
 import msgspec
 from world.client import Asked, End
 from world.engine import Ask
+from world.mutants import CREDIT_WITHOUT_END, LEASE_RELEASED_EARLY, mutated
 from world.plan import Fault, Options, Plan, TopUp
 from world.shrink import play
 
@@ -62,3 +63,38 @@ def test_a_slow_reader_does_not_let_another_ones_engine_run_on(simulated: None) 
     )
     assert world.problems == []
     assert [client.end for client in world.clients] == [End.ACKNOWLEDGED, End.ACKNOWLEDGED]
+
+
+def test_credit_of_a_dead_gateway_is_lent_again_only_when_all_it_wrote_is_shipped(simulated: None) -> None:
+    """It answers, the database is away, its machine loses power; the other gateway is asked for more."""
+    made = Plan(
+        1,
+        msgspec.structs.replace(OPTIONS, hosts=2),
+        [
+            asked(0, 0.5, organisation_id=4, output_tokens=200, step_tokens=20, step_s=0.1),
+            *[
+                asked(number, 3.0 + number, organisation_id=4, output_tokens=100, step_tokens=20)
+                for number in range(1, 6)
+            ],
+        ],
+        [Fault(1.2, "database_away", for_s=0.9), Fault(1.8, "power_cut", target=0, for_s=12.0)],
+        [TopUp(0.0, 4, 200_000)],
+    )
+    assert play(made).problems == []
+    with mutated(LEASE_RELEASED_EARLY):
+        assert "strict wallet" in play(made).problems[0]
+
+
+def test_a_stream_that_outlives_its_credit_is_stopped_within_the_bound(simulated: None) -> None:
+    made = Plan(
+        1,
+        OPTIONS,
+        [asked(0, 0.5, organisation_id=2, output_tokens=1600, step_tokens=10, step_s=0.01)],
+        [],
+        [TopUp(0.0, 2, 400_000)],
+    )
+    world = play(made)
+    assert world.problems == []
+    assert [record.outcome.value for _, record, _ in world.records.values()] == ["credit_ended"]
+    with mutated(CREDIT_WITHOUT_END):
+        assert "the bound is" in play(made).problems[0]

@@ -168,6 +168,13 @@ def check_event(world: Simulation, usage: UsageRecord) -> None:
         world.problem(
             f"{name} is priced with version {price.id}, admitted with {world.admitted_price(client)}"
         )
+    check_tokens(world, client, usage, name)
+
+
+def check_tokens(world: Simulation, client: Client, usage: UsageRecord, name: str) -> None:
+    """What is charged against what the engines counted and the client got."""
+    if client.asked.ask.trouble == "no_usage" and usage.output_tokens == 0:
+        return  # an engine that counts nothing, and then cannot be asked: there is nothing to go by
     jobs = world.made.get(usage.request_id, [])
     told = (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
     truths = [(job.ask.prompt_tokens, job.ask.cached_tokens, job.tokens) for job in jobs]
