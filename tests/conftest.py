@@ -11,6 +11,9 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+# prometheus-client decides at its import, which modules under test cause, whether it shares its figures.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="penstock-metrics-"))
+
 import asyncpg
 import pytest
 from hypothesis import settings

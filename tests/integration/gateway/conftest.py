@@ -13,9 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-# prometheus-client decides at its import, which the gateway's modules cause, whether it shares its figures.
-os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="penstock-metrics-"))
-
 import asyncpg
 import httpx
 import msgspec
