@@ -18,16 +18,7 @@ import asyncpg
 import pytest
 from hypothesis import settings
 
-from penstock.local import postgres
-from penstock_base import migrations
-
-ROOMS = [
-    ("access", "penstock.access"),
-    ("engines", "penstock_engines"),
-    ("billing", "penstock_billing"),
-    ("admission", "penstock.admission"),
-]
-"""Every room that has tables."""
+from penstock.local import first_run, postgres
 
 TEMPLATE = "penstock_template"
 _numbers = itertools.count(1)
@@ -42,16 +33,6 @@ def url_of(server: postgres.Postgres, database: str) -> str:
     return server.url.replace("@/penstock?", f"@/{database}?")
 
 
-async def migrate(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await migrations.apply(
-            connection, [step for room, package in ROOMS for step in migrations.read(room, package)]
-        )
-    finally:
-        await connection.close()
-
-
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[postgres.Postgres]:
     """One server for all tests that do not hurt it, with a migrated template database."""
@@ -62,7 +43,7 @@ def postgres_server() -> Iterator[postgres.Postgres]:
         connection = await asyncpg.connect(url_of(server, "postgres"))
         await connection.execute(f"create database {TEMPLATE}")
         await connection.close()
-        await migrate(url_of(server, TEMPLATE))
+        await first_run.migrate(url_of(server, TEMPLATE))
         return server
 
     server = asyncio.run(prepare())

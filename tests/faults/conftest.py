@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 # There are no packages under tests/: the rig is found by its folder.
@@ -19,30 +18,14 @@ from rig.redis_server import RedisServer
 from rig.room import Room, open_room
 from rig.server import Server
 
-from penstock_base import migrations
-
-ROOMS = [
-    ("access", "penstock.access"),
-    ("engines", "penstock_engines"),
-    ("billing", "penstock_billing"),
-    ("admission", "penstock.admission"),
-]
-
-
-async def migrate(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        steps = [step for room, package in ROOMS for step in migrations.read(room, package)]
-        await migrations.apply(connection, steps)
-    finally:
-        await connection.close()
+from penstock.local import first_run
 
 
 @pytest.fixture(scope="session")
 def fault_server() -> Iterator[Server]:
     """One PostgreSQL for all rooms; a test may stop it, freeze it and cut its sessions."""
     server = Server(Path(tempfile.mkdtemp(prefix="pf-pg-")) / "postgres")
-    asyncio.run(server.prepare(migrate))
+    asyncio.run(server.prepare(first_run.migrate))
     yield server
     asyncio.run(server.remove())
 

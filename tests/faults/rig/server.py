@@ -89,7 +89,7 @@ class Server:
         finally:
             await connection.close()
 
-    async def prepare(self, migrate: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    async def prepare(self, migrate: Callable[[str], Coroutine[Any, Any, int]]) -> None:
         """Make the template that every room's database is a copy of."""
         await self.start()
         await self.execute(f"create database {TEMPLATE}")

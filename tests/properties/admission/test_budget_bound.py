@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from penstock.access.keyring import Principal
 from penstock.admission.budgets import BudgetExceeded, BudgetHeld, Budgets, Reservation
-from penstock.local import postgres
 from penstock_billing import budgets, shipping
 from penstock_billing.budgets import Period, Plan, Scope
 from penstock_billing.journal import Journal
@@ -174,20 +172,6 @@ class Spending(RuleBasedStateMachine):
         self.run(self.pool.close())
         self.runner.close()
         self.folder.cleanup()
-
-
-@pytest.fixture
-def url(postgres_server: postgres.Postgres) -> Iterator[str]:
-    """A migrated database; plain, since the machine has its own event loops."""
-
-    async def execute(sql: str) -> None:
-        connection = await asyncpg.connect(postgres_server.url.replace("@/penstock?", "@/postgres?"))
-        await connection.execute(sql)
-        await connection.close()
-
-    asyncio.run(execute("create database budget_bound template penstock_template"))
-    yield postgres_server.url.replace("@/penstock?", "@/budget_bound?")
-    asyncio.run(execute("drop database budget_bound with (force)"))
 
 
 def test_gateways_exceed_a_budget_by_no_more_than_they_did_not_see(url: str) -> None:

@@ -6,12 +6,10 @@ The claims are real, in a real Postgres; two gateways share them. Modelled is on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -27,7 +25,6 @@ from penstock.admission.idempotency.errors import (
     NotExecuted,
 )
 from penstock.admission.idempotency.identity import Repeatable
-from penstock.local import postgres
 from penstock_base import ids
 
 WHO = Principal(1, 1, "key")
@@ -255,20 +252,6 @@ class Lives(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.run(self.pool.close())
         self.runner.close()
-
-
-@pytest.fixture
-def url(postgres_server: postgres.Postgres) -> Iterator[str]:
-    """A migrated database; plain, since the machine has its own event loops."""
-
-    async def execute(sql: str) -> None:
-        connection = await asyncpg.connect(postgres_server.url.replace("@/penstock?", "@/postgres?"))
-        await connection.execute(sql)
-        await connection.close()
-
-    asyncio.run(execute("create database claim_life template penstock_template"))
-    yield postgres_server.url.replace("@/penstock?", "@/claim_life?")
-    asyncio.run(execute("drop database claim_life with (force)"))
 
 
 def test_a_key_is_charged_once_at_most(url: str) -> None:

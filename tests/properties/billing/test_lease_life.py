@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -30,7 +29,6 @@ from hypothesis.stateful import (
 from penstock.admission.credit.lending import Lender
 from penstock.admission.credit.purse import Purse
 from penstock.admission.credit.wallets import Wallets
-from penstock.local import postgres
 from penstock_base import ids
 from penstock_billing import invariants, leases, ledger
 from penstock_billing.invariants import Check
@@ -266,20 +264,6 @@ class Life(RuleBasedStateMachine):
         assert 0 <= balances.get("promotional", 0) <= self.promotional
         self.run(self.pool.close())
         self.runner.close()
-
-
-@pytest.fixture
-def url(postgres_server: postgres.Postgres) -> Iterator[str]:
-    """A migrated database; plain, since the machine has its own event loops."""
-
-    async def execute(sql: str) -> None:
-        connection = await asyncpg.connect(postgres_server.url.replace("@/penstock?", "@/postgres?"))
-        await connection.execute(sql)
-        await connection.close()
-
-    asyncio.run(execute("create database lease_life template penstock_template"))
-    yield postgres_server.url.replace("@/penstock?", "@/lease_life?")
-    asyncio.run(execute("drop database lease_life with (force)"))
 
 
 def test_credit_is_neither_lost_nor_doubled(url: str) -> None:

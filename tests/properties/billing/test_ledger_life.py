@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from penstock.local import postgres
 from penstock_billing import giving_back, invariants, leases, prices, promotions, shipping, wallets
 from penstock_billing.errors import LedgerRefused, ReferenceReused
 from penstock_billing.journal import Journal
@@ -377,20 +376,6 @@ class Life(RuleBasedStateMachine):
             self.run(self.connection.close())
             self.runner.close()
             self.folder.cleanup()
-
-
-@pytest.fixture
-def url(postgres_server: postgres.Postgres) -> Iterator[str]:
-    """A migrated database; plain, since the machine has its own event loops."""
-
-    async def execute(sql: str) -> None:
-        connection = await asyncpg.connect(postgres_server.url.replace("@/penstock?", "@/postgres?"))
-        await connection.execute(sql)
-        await connection.close()
-
-    asyncio.run(execute("create database ledger_life template penstock_template"))
-    yield postgres_server.url.replace("@/penstock?", "@/ledger_life?")
-    asyncio.run(execute("drop database ledger_life with (force)"))
 
 
 def test_the_books_are_as_plain_arithmetic_says(url: str) -> None:

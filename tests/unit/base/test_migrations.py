@@ -5,15 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.local.first_run import ROOMS
 from penstock_base import migrations
 from penstock_base.migrations import MigrationError
-
-ROOMS = {
-    "access": "penstock.access",
-    "engines": "penstock_engines",
-    "billing": "penstock_billing",
-    "admission": "penstock.admission",
-}
 
 
 @pytest.mark.parametrize("room", ROOMS)
