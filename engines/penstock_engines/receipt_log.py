@@ -148,6 +148,8 @@ class Boot(msgspec.Struct, kw_only=True):
     last_ms: int
     """When the last line was written."""
     ended: bool = False
+    killed: bool = False
+    """Its process is gone, and did not end by itself."""
 
     def lines(self, since_ms: int = 0) -> Iterator[Line]:
         """Every line that ended since."""
@@ -188,6 +190,7 @@ def boots(socket: Path, since_ms: int = 0) -> list[Boot]:
         known.paths.append(path)
         known.last_ms = max(known.last_ms, wrote_ms)
         known.ended = _ended(path)
+        known.killed = not known.ended and not _open(path)
     return sorted(
         (one for one in found.values() if one.last_ms >= since_ms), key=lambda one: (one.since_ms, one.boot)
     )
@@ -227,6 +230,16 @@ def _ended(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 64))
         return file.read().rpartition(b"\n")[0].rpartition(b"\n")[2].startswith(b'{"ended_ms"')
+
+
+def _open(path: Path) -> bool:
+    """Whether the process that writes the file lives."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _lines(path: Path) -> Iterator[Line]:

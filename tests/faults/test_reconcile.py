@@ -61,6 +61,20 @@ async def test_killed_gateways_and_engines_and_clients_that_leave_make_no_differ
     assert report.in_flight.journal_records == 0
 
 
+async def test_an_engine_killed_before_it_confirms_an_abort_makes_no_difference(room: Room) -> None:
+    engine = await room.start_engine()
+    await room.start_gateway()
+    await engine.breaks(die_at_receipt=True)
+    left = await room.ask(leave_at=3, max_tokens=900, **STREAM)
+    await engine.process.wait()
+    event = await room.event(left)
+    report = await reconcile(room)
+    assert report.differences == []
+    assert event["outcome"] == "client_gone"
+    assert event["output_tokens"] >= 3
+    assert {one.request_id for one in report.unbilled} <= {left.request_id}
+
+
 async def test_work_that_nobody_recorded_is_named(room: Room) -> None:
     engine = await room.start_engine()
     await room.start_gateway()

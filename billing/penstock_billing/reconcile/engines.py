@@ -19,6 +19,8 @@ from penstock_billing.record import Outcome
 
 SQL = queries.load("penstock_billing", "reconcile.sql")
 
+CUT_SHORT = frozenset({Outcome.CLIENT_GONE, Outcome.CREDIT_ENDED})
+"""The engine was asked to stop, and then for its count."""
 DYING_MS = 10_000
 """What an engine did in its last seconds may have no receipt, when it was killed."""
 NOTICING_MS = 10_000
@@ -59,6 +61,8 @@ class EngineBoot(msgspec.Struct, frozen=True, kw_only=True):
     """When the last of them was written, or it was last seen."""
     ended: bool
     """Whether it ended by itself, and so wrote all its receipts."""
+    killed: bool = False
+    """Whether its process is gone without having ended by itself."""
     works: Sequence[Work]
     """Receipts from the window's beginning on."""
     counted: Totals | None = None
@@ -91,7 +95,7 @@ async def compare(
     differences = [found for boot in boots for found in _counters(boot)]
     unbilled: list[Unbilled] = []
     for row in await connection.fetch(SQL["work_against_records"], since, until):
-        found = _judge(row, killed)
+        found = _judge(row, killed, boots)
         if isinstance(found, Difference):
             differences.append(found)
         else:
@@ -121,7 +125,9 @@ def _counters(boot: EngineBoot) -> list[Difference]:
     return [difference(Compared.COUNTERS_ARE_RECEIPTS, what, found, expected)]
 
 
-def _judge(row: asyncpg.Record, killed: Sequence[KilledBoot]) -> Difference | Unbilled:
+def _judge(
+    row: asyncpg.Record, killed: Sequence[KilledBoot], boots: Sequence[EngineBoot]
+) -> Difference | Unbilled:
     """Say what it means that an engine's count is not what is charged."""
     request_id, replica = row["request_id"], row["replica"]
     counted = (row["counted_input"], row["counted_cached"], row["counted_output"])
@@ -146,14 +152,31 @@ def _judge(row: asyncpg.Record, killed: Sequence[KilledBoot]) -> Difference | Un
     if not outcome.billable:
         return free(f"{outcome.value}: our own failure is free", counted[0], counted[2])
     recorded = (row["input_tokens"], row["cached_tokens"], row["output_tokens"])
-    less = counted[0] >= recorded[0] and counted[2] >= recorded[2]
     rest = (counted[0] - recorded[0], counted[2] - recorded[2])
-    if less and outcome is Outcome.RECOVERED:
-        return free("its gateway was killed: charged up to its last note", *rest)
-    if less and row["exchanges"] > 1:
-        return free("it was tried again: the tries that failed are free", *rest)
+    if min(rest) >= 0 and (excuse := _excuse_rest(row, outcome, boots)) is not None:
+        return free(excuse, *rest)
     return difference(
         Compared.RECORDS_ARE_COUNTS, what, _tokens(*recorded), f"{_tokens(*counted)} counted", [request_id]
+    )
+
+
+def _excuse_rest(row: asyncpg.Record, outcome: Outcome, boots: Sequence[EngineBoot]) -> str | None:
+    """Why less is charged than an engine did, where that is known."""
+    if outcome is Outcome.RECOVERED:
+        return "its gateway was killed: charged up to its last note"
+    if outcome in CUT_SHORT and _died(row, boots):
+        return "its engine was killed before it confirmed the abort: charged what it had said"
+    if row["exchanges"] > 1:
+        return "it was tried again: the tries that failed are free"
+    return None
+
+
+def _died(row: asyncpg.Record, boots: Sequence[EngineBoot]) -> bool:
+    """Whether the engine was killed so soon after its count that it may not have told anybody."""
+    ended_ms = int(row["counted_at"].timestamp() * 1000)
+    return any(
+        boot.killed and boot.replica == row["replica"] and 0 <= boot.last_ms - ended_ms <= DYING_MS
+        for boot in boots
     )
 
 

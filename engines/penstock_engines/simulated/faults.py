@@ -10,6 +10,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     die_at_token: int | None = None
     """The engine's process kills itself."""
+    die_at_receipt: bool = False
+    """The engine's process kills itself when it is asked for the count of a request that is over."""
     cut_at_token: int | None = None
     """The connection of this request breaks; the engine lives."""
     hang_at_token: int | None = None

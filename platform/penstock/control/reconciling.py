@@ -77,6 +77,7 @@ def boots(engines: Mapping[str, Path], samples: Mapping[str, Sample], since: dat
                     since_ms=boot.since_ms,
                     last_ms=boot.last_ms,
                     ended=boot.ended,
+                    killed=boot.killed,
                     works=works,
                     counted=counted,
                     noted=Totals(*noted) if noted is not None else None,

@@ -266,6 +266,21 @@ async def test_what_recovery_and_repeated_tries_leave_is_unbilled_and_no_differe
     assert rest[tried.request_id] == (tried.input_tokens, 0)
 
 
+async def test_what_a_killed_engine_could_not_confirm_is_unbilled(books: Books) -> None:
+    left = next(one for one in books.records if one.outcome is Outcome.CLIENT_GONE)
+    works = [w for w in books.works if w.request_id != left.request_id]
+    works.append(work(left, output_tokens=left.output_tokens + 2))
+    report = await books.reconcile(works, ended=False, killed=True, last_ms=left.ended_ms + 100)
+    assert report.differences == []
+    (rest,) = [one for one in report.unbilled if one.request_id == left.request_id]
+    assert (rest.output_tokens, "killed" in rest.reason) == (2, True)
+    # An engine that lives, or lived on for a while, could have told.
+    for alive in ({"ended": False}, {"ended": False, "killed": True, "last_ms": left.ended_ms + 60_000}):
+        assert found(await books.reconcile(works, **alive)) == {
+            Compared.RECORDS_ARE_COUNTS: {left.request_id}
+        }
+
+
 async def test_an_engine_may_not_have_counted_less_than_what_was_recovered(books: Books) -> None:
     recovered = next(one for one in books.records if one.outcome is Outcome.RECOVERED and one.output_tokens)
     works = [w for w in books.works if w.request_id != recovered.request_id]

@@ -24,12 +24,12 @@ def test_what_was_added_is_read_again_in_order(socket: Path) -> None:
     for number in range(5):
         log.add(line(number))
     (boot,) = receipt_log.boots(socket)
-    assert (boot.boot, boot.ended) == (log.boot, False)
+    assert (boot.boot, boot.ended, boot.killed) == (log.boot, False, False)
     assert list(boot.lines()) == [line(number) for number in range(5)]
     assert list(boot.lines(1003)) == [line(3), line(4)]
     log.close()
     (boot,) = receipt_log.boots(socket)
-    assert boot.ended
+    assert (boot.ended, boot.killed) == (True, False)
     assert [one.request_id for one in boot.lines()] == ["r0", "r1", "r2", "r3", "r4"]
 
 
@@ -41,7 +41,10 @@ def test_a_killed_engine_leaves_whole_lines_only(socket: Path) -> None:
         file.write(b'["r2",1002,10')
     (boot,) = receipt_log.boots(socket)
     assert [one.request_id for one in boot.lines()] == ["r1"]
-    assert not boot.ended
+    assert (boot.ended, boot.killed) == (False, False)
+    os.close(log._file)  # as the kernel does
+    (boot,) = receipt_log.boots(socket)
+    assert (boot.ended, boot.killed) == (False, True)
 
 
 def test_parts_go_on_where_the_one_before_ended(socket: Path) -> None:
