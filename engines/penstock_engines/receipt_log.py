@@ -200,9 +200,9 @@ def prune(folder: Path, keep_s: float = KEEP_S) -> int:
     """Delete the files in and one level below a folder that nobody wrote to for a while; returns how many."""
     count = 0
     for path in (*folder.glob(f"*{SUFFIX}"), *folder.glob(f"*/*{SUFFIX}")):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an engine that lives may still write to it
-            if time.time() - path.stat().st_mtime > keep_s:
+        with contextlib.suppress(OSError):
+            # An engine that lives may still write to it.
+            if time.time() - path.stat().st_mtime > keep_s and not _open(path):
                 path.unlink()
                 count += 1
     return count

@@ -174,10 +174,8 @@ def _excuse_rest(row: asyncpg.Record, outcome: Outcome, boots: Sequence[EngineBo
 def _died(row: asyncpg.Record, boots: Sequence[EngineBoot]) -> bool:
     """Whether the engine was killed so soon after its count that it may not have told anybody."""
     ended_ms = int(row["counted_at"].timestamp() * 1000)
-    return any(
-        boot.killed and boot.replica == row["replica"] and 0 <= boot.last_ms - ended_ms <= DYING_MS
-        for boot in boots
-    )
+    life = _life(boots, row["replica"], ended_ms)
+    return life is not None and life.killed and ended_ms >= life.last_ms - DYING_MS
 
 
 def _excuse(row: asyncpg.Record, killed: Sequence[KilledBoot]) -> str | None:
@@ -193,8 +191,11 @@ def _excuse(row: asyncpg.Record, killed: Sequence[KilledBoot]) -> str | None:
 def _covered(row: asyncpg.Record, boots: Sequence[EngineBoot]) -> bool:
     """Whether the engine that worked on it must have a receipt of it."""
     began_ms, ended_ms = (int(row[name].timestamp() * 1000) for name in ("began_at", "ended_at"))
-    lives = [boot for boot in boots if boot.replica == row["replica"] and boot.since_ms <= began_ms]
-    if not lives:
-        return False
-    last = max(lives, key=lambda boot: boot.since_ms)
-    return last.ended or ended_ms < last.last_ms - DYING_MS
+    life = _life(boots, row["replica"], began_ms)
+    return life is not None and (life.ended or ended_ms < life.last_ms - DYING_MS)
+
+
+def _life(boots: Sequence[EngineBoot], replica: str, at_ms: int) -> EngineBoot | None:
+    """Find which start of an engine a moment belongs to."""
+    lives = (boot for boot in boots if boot.replica == replica and boot.since_ms <= at_ms)
+    return max(lives, key=lambda boot: boot.since_ms, default=None)

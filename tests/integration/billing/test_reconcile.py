@@ -272,6 +272,9 @@ async def test_what_a_killed_engine_could_not_confirm_is_unbilled(books: Books) 
     works.append(work(left, output_tokens=left.output_tokens + 2))
     report = await books.reconcile(works, ended=False, killed=True, last_ms=left.ended_ms + 100)
     assert report.differences == []
+    # A file's time is that of the kernel's last tick: the last line of all seems younger than its file.
+    report = await books.reconcile(works, ended=False, killed=True, last_ms=left.ended_ms - 4)
+    assert report.differences == []
     (rest,) = [one for one in report.unbilled if one.request_id == left.request_id]
     assert (rest.output_tokens, "killed" in rest.reason) == (2, True)
     # An engine that lives, or lived on for a while, could have told.
