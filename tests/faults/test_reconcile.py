@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from rig.check import oracle
-from rig.client import MODEL
+from rig.client import MODEL, request
 from rig.room import Room
 from rig.server import until
 
@@ -73,6 +74,28 @@ async def test_an_engine_killed_before_it_confirms_an_abort_makes_no_difference(
     assert event["outcome"] == "client_gone"
     assert event["output_tokens"] >= 3
     assert {one.request_id for one in report.unbilled} <= {left.request_id}
+
+
+async def test_what_an_engine_made_and_was_killed_before_telling_is_named_as_unbilled(room: Room) -> None:
+    """A whole answer: its gateway knows of no token yet when the client leaves, only the engine does."""
+    engine = await room.start_engine()
+    gateway = await room.start_gateway()
+    await engine.breaks(die_at_receipt=True)
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "a"}], "max_tokens": 900}
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request("/v1/chat/completions", room.key, body, "whole", {}))
+
+    async def works() -> bool:
+        return any(one["completion_tokens"] for one in (await engine.made()).values())
+
+    await until(works, "the engine works on it")
+    writer.transport.abort()
+    await engine.process.wait()
+    report = await reconcile(room)
+    assert report.differences == []
+    (rest,) = report.unbilled
+    assert "its engine was killed before it confirmed the abort" in rest.reason
+    assert rest.output_tokens > 0
 
 
 async def test_work_that_nobody_recorded_is_named(room: Room) -> None:
