@@ -122,7 +122,6 @@ async def test_a_stream_of_a_killed_gateway_is_billed_as_far_as_it_was_noted(
     # The second time, a part of the prompt comes from the engine's cache; no event but the last tells.
     question: list[Any] = [{"role": "user", "content": "one two three four five six seven " * 60}]
     client.chat.completions.create(model=CHAT, messages=question, max_tokens=1)
-    gateways = descendants(platform, "gateway")
     raw = client.chat.completions.with_raw_response.create(
         model=CHAT,
         messages=question,
@@ -135,6 +134,8 @@ async def test_a_stream_of_a_killed_gateway_is_billed_as_far_as_it_was_noted(
     stream = iter(raw.parse())
     for _ in range(700):
         next(stream)
+    # Only now: after an earlier test's kill, a successor that starts later may have taken the stream.
+    gateways = descendants(platform, "gateway")
     for process in gateways:
         process.kill()
     with pytest.raises((openai.APIConnectionError, httpx.TransportError)):
