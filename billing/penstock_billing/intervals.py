@@ -151,6 +151,11 @@ async def close_abandoned(connection: asyncpg.Connection, holder: str) -> int:
     return stopped
 
 
+async def open_subjects(connection: asyncpg.Connection | asyncpg.Pool, kind: IntervalKind) -> set[str]:
+    """Ids of what is ready, as far as was said."""
+    return {row["subject"] for row in await connection.fetch(SQL["open_subjects"], kind.value)}
+
+
 async def between(
     connection: asyncpg.Connection | asyncpg.Pool,
     organisation_id: int | None,

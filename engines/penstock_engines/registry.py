@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import asyncpg
@@ -11,6 +12,7 @@ from penstock_base import queries
 
 SQL = queries.load("penstock_engines", "registry.sql")
 
+Connection = asyncpg.Connection | asyncpg.Pool | asyncpg.pool.PoolConnectionProxy
 
 NAME_CHARACTERS_MAX = 20
 """Of a model's name in its engine's: a socket's whole path has 107 bytes, and state folders lie deep."""
@@ -31,6 +33,10 @@ class Registered(msgspec.Struct, frozen=True):
     batch_max: int
     reason: str | None
     """Why it is not ready, where that is known."""
+    version: int = 1
+    """The pool's version that it runs."""
+    since: datetime.datetime | None = None
+    """When it came into this state; known of engines that were read."""
 
 
 async def put(connection: asyncpg.Connection | asyncpg.Pool, replica: Registered, controller: str) -> None:
@@ -44,6 +50,7 @@ async def put(connection: asyncpg.Connection | asyncpg.Pool, replica: Registered
         replica.batch_max,
         replica.reason,
         controller,
+        replica.version,
     )
 
 
@@ -57,11 +64,18 @@ async def remove(connection: asyncpg.Connection | asyncpg.Pool, replica_id: str)
     await connection.execute(SQL["remove"], replica_id)
 
 
-async def listed(connection: asyncpg.Connection | asyncpg.Pool) -> list[Registered]:
+async def listed(connection: Connection) -> list[Registered]:
     """Every engine, in whatever state."""
     return [
         Registered(
-            row["id"], row["model"], row["state"], Path(row["socket"]), row["batch_max"], row["reason"]
+            row["id"],
+            row["model"],
+            row["state"],
+            Path(row["socket"]),
+            row["batch_max"],
+            row["reason"],
+            row["version"],
+            row["changed_at"],
         )
         for row in await connection.fetch(SQL["listed"])
     ]

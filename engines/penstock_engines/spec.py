@@ -48,6 +48,10 @@ class EngineSpec:
     context_length: int
     """Tokens of prompt and answer together."""
     settings: EngineSettings
+    gpus: tuple[int, ...] = ()
+    """Which of the machine's GPUs it computes on; none on CPU."""
+    gpu_share: float = 0.9
+    """Share of each one's memory that it may take."""
 
 
 def vllm_arguments(spec: EngineSpec, socket: Path, device: Device) -> list[str]:
@@ -66,6 +70,8 @@ def vllm_arguments(spec: EngineSpec, socket: Path, device: Device) -> list[str]:
         *("--dtype", settings.dtype.value, "--max-model-len", str(spec.context_length)),
         *("--max-num-seqs", str(settings.max_concurrent_requests)),
         *("--shutdown-timeout", str(DRAIN_S_MAX)),
+        # Requests carry a `priority`: work that may take its time goes after work that somebody waits for.
+        *("--scheduling-policy", "priority"),
         # Cached tokens have their own price, so the engine must tell them.
         "--enable-prompt-tokens-details",
         # Media reach the engine inside the request or not at all: no host is on its list but one that
@@ -80,6 +86,8 @@ def vllm_arguments(spec: EngineSpec, socket: Path, device: Device) -> list[str]:
     if device is Device.CPU:
         # Compiled graphs cost 20 s and a C++ compiler at each start, and the demo models gain nothing.
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(settings.kv_cache_mib * MIB)]
+    else:
+        arguments += ["--gpu-memory-utilization", f"{spec.gpu_share:.3f}"]
     return arguments + flags.command_line(settings.extra)
 
 
@@ -146,4 +154,6 @@ def vllm_environment(spec: EngineSpec, device: Device) -> dict[str, str]:
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         # More threads than one before the fork would leave the child waiting for threads it does not have.
         environment |= {"OMP_NUM_THREADS": "1"}
+    if spec.gpus:
+        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in spec.gpus)}
     return environment

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -21,14 +22,20 @@ from penstock.admission.credit.lending import Lender
 from penstock.admission.credit.wallets import Wallets
 from penstock.admission.funds import Funds
 from penstock.admission.idempotency.claims import Claims
+from penstock.admission.rates import Rates
+from penstock.admission.shared_counters import SharedCounters
 from penstock.changes import Changes
-from penstock.edge import budgets, credit, failures, management, models, operations, prices, wire
+from penstock.edge import budgets, credit, failures, management, models, operations, prices, serverless, wire
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
+from penstock.edge.serverless import Serverless
+from penstock.endpoints.book import EndpointBook
 from penstock.observe import journal_metrics
-from penstock.routing.directory import Directory
+from penstock.routing.directory import Directory, Standing
 from penstock.serving.conduct import Conductor
+from penstock.serving.dispatch import Dispatcher
+from penstock.serving.load import FirstTokens, LoadTeller
 from penstock.serving.meter import Meter
 from penstock.serving.relay import Patience
 from penstock.settings import Settings
@@ -44,6 +51,8 @@ logger = logging.getLogger(__name__)
 FOLLOW_EVERY_S = 1.0
 FIGURES_EVERY_S = 2.0
 DRAIN_SHIPPING_S = 5.0
+LOAD_WITHIN_S = 5.0
+"""How long a start waits for the database; after that requests are told that nothing is known yet."""
 DRAIN_CLAIMS_S = 3.0
 DRAIN_CREDIT_S = 3.0
 POOL_SIZE = 4
@@ -61,11 +70,13 @@ class Gateway:
         self._pool = pool
         self._changes = Changes(settings.redis_url)
         self._changed = asyncio.Event()
+        self._loaded = asyncio.Event()
         self._database_away = True
         self.shelf = Shelf.open([BUILTIN, *settings.cards])
         self.keyring = Keyring(pool, settings.pepper)
         self.prices = PriceBook()
         self.directory = Directory()
+        self.endpoints = EndpointBook()
         self.journal = Journal(settings.journal_folder)
         self.progress = Progress(settings.journal_folder, self.journal.boot_id)
         self.shipper = Shipper(settings.database_url, settings.journal_folder, self.journal)
@@ -74,6 +85,21 @@ class Gateway:
         self.wallets = Wallets()
         self.lender = Lender(pool, self.journal.boot_id, self.wallets)
         self.budgets = Budgets(self.journal)
+        first_tokens = FirstTokens(time.monotonic)
+        self.counters = SharedCounters(settings.redis_url)
+        self.teller = LoadTeller(
+            pool, self._changes, self.journal.boot_id.hex(), self.directory, first_tokens, time.monotonic
+        )
+        self.dispatcher = Dispatcher(
+            self.directory,
+            self.counters,
+            wanted=self.teller.wanted,
+            clock=time.monotonic,
+            dice=random.Random(),  # noqa: S311 - spreads requests, hides nothing
+        )
+        self.serverless = Serverless(
+            pool, settings.pepper, self.shelf, self.directory, self._changes, settings.public_url
+        )
         patience = Patience(settings.first_byte_timeout_s, settings.stall_timeout_s)
         self.meter = Meter(self.journal, self.progress)
         self.inference = Inference(
@@ -81,9 +107,11 @@ class Gateway:
             shelf=self.shelf,
             prices=self.prices,
             directory=self.directory,
+            endpoints=self.endpoints,
             journal=self.journal,
-            conductor=Conductor(self.directory, self.meter, patience),
+            conductor=Conductor(self.dispatcher, self.meter, patience, first_tokens),
             once=self.once,
+            rates=Rates(self.counters),
             funds=Funds(self.wallets, self.lender, self.budgets),
             body_bytes_max=settings.body_bytes_max,
         )
@@ -108,6 +136,7 @@ class Gateway:
                 self.once.over(
                     [
                         *management.routes(self._pool),
+                        *serverless.routes(self.serverless),
                         *budgets.routes(self._pool, self._changes),
                         *credit.routes(self._pool),
                     ]
@@ -132,9 +161,15 @@ class Gateway:
             "ship": self.shipper.run(),
             "claims": self.claims.run(),
             "credit": self.lender.run(),
+            "load": self.teller.run(self.dispatcher),
+            "counters": self.counters.run(),
             "figures": self._figures(),
         }
         tasks = [asyncio.create_task(self._guarded(name, loop)) for name, loop in loops.items()]
+        # A worker that replaces another leaves requests to the others until it can answer.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOAD_WITHIN_S):
+                await self._loaded.wait()
         # What lives now lives as long as the process: no collection need look at it again.
         gc.collect()
         gc.freeze()
@@ -156,12 +191,13 @@ class Gateway:
                 await self.shipper.close()
             self.directory.close()
             await self._changes.close()
+            await self.counters.close()
             await self._pool.close()
 
     def readiness(self) -> Readiness:
         """What stands between this gateway and an answer."""
         served = dict.fromkeys(self._settings.models) | dict.fromkeys(self.directory.models())
-        states = {model: _in_words(*self.directory.state(model)) for model in served}
+        states = {model: _in_words(self.directory.standing(model)) for model in served}
         able = self.keyring.loaded and self.journal.healthy
         return Readiness(
             ready=able and any(state.startswith("ready") for state in states.values()),
@@ -179,10 +215,13 @@ class Gateway:
             try:
                 await self.wallets.refresh(self._pool)
                 await self.budgets.refresh(self._pool)
+                await self.endpoints.refresh(self._pool)
                 await self.keyring.refresh()
                 await self.prices.load(self._pool)
                 # Last: with an engine known, this process says that it is ready.
                 await self.directory.refresh(self._pool)
+                self.dispatcher.fill_all()
+                self._loaded.set()
                 await self.meter.unrecorded.write(self._pool)
                 self._note_database(away=False)
             except DATABASE_AWAY as error:
@@ -224,8 +263,8 @@ class Gateway:
             signal.raise_signal(signal.SIGTERM)
 
 
-def _in_words(state: str, reason: str) -> str:
-    return f"{state} ({reason})" if reason else state
+def _in_words(standing: Standing) -> str:
+    return f"{standing.state} ({standing.reason})" if standing.reason else standing.state
 
 
 async def open_gateway(settings: Settings) -> Gateway:

@@ -30,6 +30,12 @@ class Change(StrEnum):
     """A price version was added."""
     BUDGETS = "budgets"
     """A budget was set or removed."""
+    POOLS = "pools"
+    """A pool is to be another."""
+    ENDPOINTS = "endpoints"
+    """An endpoint was made, changed or deleted."""
+    LOAD = "load"
+    """Somebody waits for a model that sleeps."""
 
 
 class Changes:
@@ -40,14 +46,19 @@ class Changes:
             url, socket_timeout=None, socket_connect_timeout=TIMEOUT_S, health_check_interval=10
         )
         self.connected = False
+        self._told = True
+        """Whether the last change could be announced: trouble is said once."""
 
     async def tell(self, change: Change) -> None:
         """Say it; a Redis that is away is no error, since listeners also ask."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._redis.publish(CHANNEL, change.value)
+            self._told = True
         except (RedisError, OSError, TimeoutError) as error:
-            logger.warning("change not announced", extra={"reason": str(error)})
+            if self._told:
+                logger.warning("changes are not announced", extra={"reason": str(error)})
+            self._told = False
 
     async def listen(self, heard: asyncio.Event) -> None:
         """Set `heard` on every message, until cancelled; reconnects, and then sets it too."""

@@ -30,8 +30,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """PENSTOCK_CARDS: folders of model cards beside the built-in ones, separated by colons."""
     models: tuple[str, ...]
     """PENSTOCK_MODELS: the models to keep an engine for, separated by commas."""
+    cpu_slots: int | None = None
+    """PENSTOCK_CPU_SLOTS: how many engines may run on this machine's processor; two per core by default."""
     pepper: bytes
     """PENSTOCK_KEY_PEPPER (hex) or the file secrets/pepper: what API keys are hashed with."""
+    public_url: str = ""
+    """PENSTOCK_PUBLIC_URL: where clients reach this platform, for the addresses it tells them."""
     body_bytes_max: int
     """PENSTOCK_BODY_BYTES_MAX: the largest request body taken."""
     drain_s: float
@@ -100,7 +104,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         redis_url=_required(env, "REDIS_URL", home),
         cards=tuple(_folders(env.get("PENSTOCK_CARDS", ""))),
         models=tuple(m.strip() for m in env.get("PENSTOCK_MODELS", DEFAULT_MODELS).split(",") if m.strip()),
+        cpu_slots=int(_number(env, "CPU_SLOTS", 1, least=0)) if "PENSTOCK_CPU_SLOTS" in env else None,
         pepper=read_pepper(env, home),
+        public_url=_address(env, "PUBLIC_URL", "http://127.0.0.1:8088"),
         body_bytes_max=int(_number(env, "BODY_BYTES_MAX", 8 * 1024 * 1024, least=1024)),
         drain_s=_number(env, "DRAIN_S", 30, least=0),
         first_byte_timeout_s=_number(env, "FIRST_BYTE_TIMEOUT_S", 600, least=1),

@@ -49,3 +49,6 @@ select *
 from billing.running_interval
 where organisation_id is not distinct from $1 and started_at < $3 and coalesce(stopped_at, 'infinity') > $2
 order by started_at, id
+
+-- name: open_subjects
+select subject from billing.running_interval where kind = $1 and stopped_at is null

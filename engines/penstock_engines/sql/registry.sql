@@ -1,9 +1,10 @@
 -- name: put
-insert into engines.replica (id, model, state, socket, batch_max, reason, controller)
-values ($1, $2, $3, $4, $5, $6, $7)
+insert into engines.replica (id, model, state, socket, batch_max, reason, controller, version)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
 on conflict (id) do update set
   state = excluded.state, socket = excluded.socket, batch_max = excluded.batch_max,
-  reason = excluded.reason, controller = excluded.controller, changed_at = now()
+  reason = excluded.reason, controller = excluded.controller, version = excluded.version,
+  changed_at = case when replica.state = excluded.state then replica.changed_at else now() end
 
 -- name: remove
 delete from engines.replica where id = $1
@@ -12,4 +13,4 @@ delete from engines.replica where id = $1
 delete from engines.replica where controller <> $1
 
 -- name: listed
-select id, model, state, socket, batch_max, reason from engines.replica order by id
+select id, model, state, socket, batch_max, reason, version, changed_at from engines.replica order by id

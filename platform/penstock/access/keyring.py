@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import msgspec
 
-from penstock.access import keys
+from penstock.access import keys, limits
+from penstock.access.limits import RateLimits
 
 OVERLAP = timedelta(seconds=30)
 """How far each refresh looks back behind the last: longer than any transaction that changes a key."""
@@ -40,6 +41,13 @@ class Principal(msgspec.Struct, frozen=True):
     organisation_id: int
     project_id: int
     key_id: str
+    weight: float = 1.0
+    """The organisation's share of a busy model, by its plan."""
+    key_limits: RateLimits = limits.NONE
+    project_limits: RateLimits = limits.NONE
+    """Of all the project's keys together."""
+    endpoint_id: int | None = None
+    """The one endpoint that the key opens; None: everything of its project."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -57,9 +65,18 @@ class Keyring:
         self._pepper = pepper
         self._entries: dict[str, Entry] = {}
         self._missing: set[str] = set()
+        self._salts: dict[int, str] = {}
         self._since = datetime.fromtimestamp(0, UTC)
         self._asking: dict[str, asyncio.Task[None]] = {}
         self.loaded = False
+
+    def cache_salt(self, organisation_id: int) -> str:
+        """What keeps an organisation's prompts apart from others' in a prefix cache; nobody can guess it."""
+        salt = self._salts.get(organisation_id)
+        if salt is None:
+            text = b"prefix cache of organisation %d" % organisation_id
+            salt = self._salts[organisation_id] = hmac.digest(self._pepper, text, "sha256")[:16].hex()
+        return salt
 
     async def refresh(self) -> None:
         """Learn every key that changed since the last refresh."""
@@ -115,5 +132,13 @@ class Keyring:
             self._missing.add(key_id)
         else:
             self._missing.discard(key_id)
-            principal = Principal(row["organisation_id"], row["project_id"], key_id)
+            principal = Principal(
+                row["organisation_id"],
+                row["project_id"],
+                key_id,
+                row["weight"],
+                limits.read(row["key_limits"]),
+                limits.read(row["project_limits"]),
+                row["endpoint_id"],
+            )
             self._entries[key_id] = Entry(row["digest"], principal)

@@ -41,6 +41,15 @@ class ParsedKey(msgspec.Struct, frozen=True):
     secret: bytes
 
 
+class MadeKey(msgspec.Struct, frozen=True):
+    """A key that was just drawn: what is shown of it once, and what is kept."""
+
+    id: str
+    text: str
+    digest: bytes
+    last_four: str
+
+
 class ListedKey(msgspec.Struct, frozen=True):
     """A key as people may see it after the first time."""
 
@@ -70,6 +79,13 @@ def digest(pepper: bytes, secret: bytes) -> bytes:
     return hmac.digest(pepper, secret, hashlib.sha256)
 
 
+def make(pepper: bytes) -> MadeKey:
+    """Draw a new key; nothing knows it until it is stored."""
+    key_id, secret = ids.random_text(ID_LENGTH), ids.random_text(SECRET_LENGTH)
+    text = f"{PREFIX}{key_id}-{secret}{_check(key_id, secret)}"
+    return MadeKey(key_id, text, digest(pepper, secret.encode()), secret[-4:])
+
+
 async def create(
     connection: asyncpg.Connection, pepper: bytes, *, name: str, organisation: str, project: str = "default"
 ) -> str:
@@ -77,20 +93,20 @@ async def create(
 
     The organisation and project are made when they do not exist yet.
     """
-    key_id, secret = ids.random_text(ID_LENGTH), ids.random_text(SECRET_LENGTH)
+    made = make(pepper)
     async with connection.transaction():
         organisation_id = await connection.fetchval(SQL["ensure_organisation"], organisation)
         project_id = await connection.fetchval(SQL["ensure_project"], organisation_id, project)
         await connection.execute(
             SQL["insert_key"],
-            key_id,
+            made.id,
             organisation_id,
             project_id,
             name,
-            digest(pepper, secret.encode()),
-            secret[-4:],
+            made.digest,
+            made.last_four,
         )
-    return f"{PREFIX}{key_id}-{secret}{_check(key_id, secret)}"
+    return made.text
 
 
 async def find_organisation(connection: asyncpg.Connection, organisation: str) -> int:

@@ -17,6 +17,8 @@ COMMANDS = {
     "budgets": "what organisations, projects and keys may spend",
     "billing": "closing hours, checking the books, old events in files",
     "models": "the catalog",
+    "serverless-endpoint": "models under names, URLs and keys of their own",
+    "pools": "the shared engines of each model: size, version, scaling",
     "gateway": "one gateway process (started by `up`, or by your own supervisor)",
     "controller": "one controller process (started by `up`, or by your own supervisor)",
 }
@@ -33,7 +35,7 @@ class Lazy(click.Group):
         """The `command` of the module of that name."""
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"penstock.cli.{name}").command
+        command: click.Command = importlib.import_module(f"penstock.cli.{name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

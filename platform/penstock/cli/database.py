@@ -12,11 +12,25 @@ import click
 
 from penstock import settings
 from penstock.access.keys import UnknownKey, UnknownOrganisation, UnknownProject
+from penstock.access.limits import LimitError
+from penstock.endpoints.serverless import EndpointError, UnknownEndpoint
 from penstock.settings import Settings
 from penstock_base import database
 from penstock_billing.errors import BillingError
+from penstock_engines.pools import PoolError
 
 T = TypeVar("T")
+FORESEEN = (
+    settings.SettingsError,
+    UnknownKey,
+    UnknownOrganisation,
+    UnknownProject,
+    BillingError,
+    PoolError,
+    EndpointError,
+    UnknownEndpoint,
+    LimitError,
+)
 Work: TypeAlias = Callable[[Settings, asyncpg.Connection], Awaitable[T]]
 
 
@@ -25,7 +39,7 @@ def run(work: Work[T]) -> T:
     try:
         told = settings.read()
         return asyncio.run(_with_connection(told, work))
-    except (settings.SettingsError, UnknownKey, UnknownOrganisation, UnknownProject, BillingError) as error:
+    except FORESEEN as error:
         message = str(error)
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
         message = "the database has no Penstock schemas yet: start it once with `bash ops/up`"

@@ -1,4 +1,4 @@
-"""The controller: the models that should be served, turned into running engines that gateways can find.
+"""The controller: pools as they should be, turned into running engines that gateways can find.
 
 One of any number leads (an advisory lock in Postgres); the others wait for it to end.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import asyncpg
@@ -16,39 +16,35 @@ import asyncpg
 from penstock.admission.idempotency import claims
 from penstock.changes import Change, Changes
 from penstock.control import closing, filing, spending
+from penstock.control.endpoints import ServerlessEndpoints
+from penstock.control.fleet import Fleet
 from penstock.control.reconciling import Reconciling
 from penstock.control.running import Running
+from penstock.control.sizing import Sizing
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
 from penstock_base import database, ids
 from penstock_billing import partitions, prices
-from penstock_billing.intervals import IntervalKind, Subject
 from penstock_billing.prices import Offer
 from penstock_billing.shipper import DATABASE_AWAY
-from penstock_catalog import artifacts
 from penstock_catalog.cards import ModelCard
-from penstock_catalog.errors import ArtifactError
-from penstock_catalog.hub import Hub
 from penstock_catalog.shelf import Shelf
-from penstock_engines import registry
+from penstock_engines import inventory, pools, registry
+from penstock_engines.inventory import DoesNotFit
 from penstock_engines.launch import Launcher
-from penstock_engines.registry import Registered
-from penstock_engines.replica import Replica, ReplicaState
-from penstock_engines.spec import EngineSpec
+from penstock_engines.plan import plan
+from penstock_engines.pools import Load, Pool
+from penstock_engines.replica import ReplicaState
 
 logger = logging.getLogger(__name__)
 
 LEADER_LOCK = 7_306_001_114
 """Any constant: the advisory lock of the leading controller."""
 STANDBY_EVERY_S = 1.0
-SYNC_EVERY_S = 1.0
+FOLLOW_EVERY_S = 1.0
 FIGURES_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 3600.0
-STARTING = ReplicaState.STARTING.value
-RUNS = frozenset({ReplicaState.READY, ReplicaState.DRAINING})
-"""The states of an engine between ready and stopped."""
-POOLED = "pooled"
-"""The instance type of an engine of ours that everybody shares, as minute prices would name it."""
+KEEP_SCALINGS = timedelta(days=30)
 
 
 class UnknownModelError(Exception):
@@ -56,7 +52,7 @@ class UnknownModelError(Exception):
 
 
 class Controller:
-    """Keeps one engine per wanted model."""
+    """Keeps every pool as large, and of the version, that it should be."""
 
     def __init__(self, settings: Settings, shelf: Shelf, launcher: Launcher, pool: asyncpg.Pool) -> None:
         self._settings = settings
@@ -64,15 +60,19 @@ class Controller:
         self._launcher = launcher
         self._pool = pool
         self._changes = Changes(settings.redis_url)
+        self._changed = asyncio.Event()
         self._boot = ids.random_text(10)
-        self._replicas: dict[str, Replica] = {}
         self._running = Running(pool, self._boot)
-        self._reconciling = Reconciling(settings, pool, self._replicas)
-        self._untold: set[str] = set()
-        self._draining = False
-        self._fetching: dict[str, Registered] = {}
-        """Engines without weights yet, as the registry should show them."""
-        self._hub = Hub(settings.hub_endpoint, settings.hub_token or None)
+        self._hardware = inventory.find(launcher.device, settings.cpu_slots)
+        self._fleet = Fleet(
+            settings, launcher, self._hardware, pool, self._changes, self._running, self._boot
+        )
+        self._reconciling = Reconciling(settings, pool, self._fleet.replicas)
+        self._sizing = Sizing(pool)
+        self._endpoints = ServerlessEndpoints(pool, shelf.get)
+        self._pools: list[Pool] = []
+        self._homeless: dict[str, str] = {}
+        """Why an engine of a pool has no place, so that it is said once."""
         self.cards = [self._card(model) for model in settings.models]
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -109,7 +109,8 @@ class Controller:
         return None
 
     async def _prepare(self) -> None:
-        """Forget engines of a dead controller, and make the cards' prices the current ones."""
+        """Forget engines of a dead controller, name the pools, make the cards' prices the current ones."""
+        await self._fleet.tidy()
         await registry.clear_others(self._pool, self._boot)
         await self._running.begin()
         offers = [
@@ -121,9 +122,12 @@ class Controller:
             )
             for card in self._shelf.cards
         ]
-        async with self._pool.acquire() as connection:
-            made = await prices.sync_list(cast("asyncpg.Connection", connection), offers)
-            await partitions.ensure(cast("asyncpg.Connection", connection))
+        async with self._pool.acquire() as taken:
+            connection = cast("asyncpg.Connection", taken)
+            made = await prices.sync_list(connection, offers)
+            await partitions.ensure(connection)
+            await pools.put_hardware(connection, self._boot, self._hardware)
+            await pools.name(connection, self.cards)
         if made:
             logger.info("%d new price versions", len(made))
             await self._changes.tell(Change.PRICES)
@@ -131,103 +135,87 @@ class Controller:
     async def _serve(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             background = (
-                self._tell(),
+                self._fleet.run(),
+                self._changes.listen(self._changed),
                 self._figures(),
                 self._keep_house(),
                 closing.close_hours(self._pool),
                 filing.file_old_events(self._settings),
                 spending.watch_budgets(self._pool),
                 spending.expire_promotions(self._pool),
+                self._endpoints.run(),
                 self._running.see(),
                 self._running.charge(),
                 self._reconciling.count(),
                 self._reconciling.run(),
             )
             loops = [group.create_task(loop) for loop in background]
-            engines = [group.create_task(self._engine(card)) for card in self.cards]
+            loops.append(following := group.create_task(self._follow()))
             await stop.wait()
-            self._draining = True
-            logger.info("draining %d engines", len(self._replicas))
-            await asyncio.gather(*(r.stop(self._settings.drain_s) for r in self._replicas.values()))
-            for task in (*engines, *loops):
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await self._fleet.drain()
+            for task in loops:
                 task.cancel()
         await self._running.finish()
-        await self._launcher.close()
 
-    async def _engine(self, card: ModelCard) -> None:
-        """One engine of a model, from its weights to its end."""
-        replica_id = registry.engine_name(card.id, ids.random_text(4))
-        folder = self._settings.engines_folder / replica_id
+    async def _follow(self) -> None:
+        """Bring every pool to what it should be: every second, and at once when somebody says so."""
+        loads: dict[str, Load] = {}
+        while True:
+            self._changed.clear()
+            try:
+                self._pools = await pools.listed(self._pool)
+                loads = await pools.loads(self._pool)
+            except DATABASE_AWAY as error:
+                logger.warning("the database is away", extra={"reason": str(error)})
+            for pool in self._pools:
+                await self._follow_one(pool, loads.get(pool.model))
+            known = {pool.model for pool in self._pools}
+            for engine in self._fleet.engines:
+                if engine.card.id not in known:
+                    self._fleet.stop(engine.id)
+            self._sizing.forget(known)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOW_EVERY_S):
+                    await self._changed.wait()
 
-        def progress(done: artifacts.Progress) -> None:
-            share = f"{done.done_bytes / done.total_bytes:.0%}" if done.total_bytes else "0%"
-            self._fetching[replica_id] = self._registered(
-                replica_id, card, STARTING, f"fetching weights: {share} of {done.total_bytes:,} bytes"
-            )
-
-        try:
-            weights = await artifacts.locate(card, self._settings.models_folder, progress, self._hub)
-        except ArtifactError as error:
-            logger.error("no weights", extra={"model": card.id, "reason": str(error)})
-            self._fetching[replica_id] = self._registered(
-                replica_id, card, ReplicaState.GONE.value, str(error)
+    async def _follow_one(self, pool: Pool, load: Load | None) -> None:
+        """Start and stop engines of one pool."""
+        card = self._shelf.get(pool.model)
+        engines = self._fleet.of(pool.model)
+        figures = [one.replica.figures for one in engines if one.replica is not None]
+        kv_usage = max((each.kv_usage for each in figures if each is not None), default=0.0)
+        for engine in engines:
+            if engine.refused and engine.version != pool.version:
+                self._fleet.forget(engine)
+        present = [engine.present for engine in engines]
+        wanted = await self._sizing.wanted(pool, present, kv_usage, load) if card is not None else 0
+        todo = plan(wanted, pool.version, present)
+        for engine_id in todo.stop:
+            self._fleet.stop(engine_id)
+        if card is None:
+            self._say_homeless(
+                pool.model, f"{pool.model} has a pool and no card: add the card or remove the pool"
             )
             return
-        self._fetching.pop(replica_id, None)
-        spec = EngineSpec(card.id, weights, card.task, card.context_length, card.engine)
-        log = self._settings.home / "logs" / f"engine-{card.file_stem}.log"
-        replica = Replica(spec, self._launcher, folder, self._changed, log=log)
-        self._replicas[replica_id] = replica
-        await replica.run()
+        spare = list(todo.spare)
+        for _ in range(todo.start):
+            try:
+                self._fleet.start(pool.content.of(card), pool.version)
+            except DoesNotFit as reason:
+                if reason.ever and spare:
+                    # No room for old and new side by side: requests wait while one replaces the other.
+                    self._fleet.stop(spare.pop(0))
+                else:
+                    self._say_homeless(pool.model, str(reason))
+                return
+        self._homeless.pop(pool.model, None)
 
-    async def _changed(self, replica: Replica) -> None:
-        """Tell everyone of an engine's new state, before anything follows from it."""
-        replica_id = replica.folder.name
-        logger.info(
-            "engine %s",
-            replica.state.value,
-            extra={"replica": replica_id, "model": replica.spec.model, "reason": replica.reason},
-        )
-        self._untold.add(replica_id)
-        # Engines of pools cost nobody; what they cost us is known from the same intervals.
-        instance = Subject(
-            kind=IntervalKind.INSTANCE, id=replica_id, priced_as=POOLED, model=replica.spec.model
-        )
-        self._running.changed(instance, ready=replica.state in RUNS)
-        try:
-            await self._tell_one(replica_id)
-        except DATABASE_AWAY as error:
-            # The engine does not wait for the database; `_tell` says it as soon as it can.
-            logger.warning("state not recorded", extra={"replica": replica_id, "reason": str(error)})
-
-    async def _tell(self) -> None:
-        """Record states that could not be recorded at once."""
-        while True:
-            await asyncio.sleep(SYNC_EVERY_S)
-            for fetching in list(self._fetching.values()):
-                with contextlib.suppress(*DATABASE_AWAY):
-                    await registry.put(self._pool, fetching, self._boot)
-            for replica_id in list(self._untold):
-                with contextlib.suppress(*DATABASE_AWAY):
-                    await self._tell_one(replica_id)
-
-    async def _tell_one(self, replica_id: str) -> None:
-        replica = self._replicas[replica_id]
-        card = self._card(replica.spec.model)
-        if replica.state is ReplicaState.GONE and self._draining:
-            await registry.remove(self._pool, replica_id)
-        else:
-            # A state without trouble needs no reason.
-            reason = None if replica.state is ReplicaState.READY else replica.reason
-            await registry.put(
-                self._pool, self._registered(replica_id, card, replica.state.value, reason), self._boot
-            )
-        self._untold.discard(replica_id)
-        await self._changes.tell(Change.REPLICAS)
-
-    def _registered(self, replica_id: str, card: ModelCard, state: str, reason: str | None) -> Registered:
-        socket = self._settings.engines_folder / replica_id / "engine.sock"
-        return Registered(replica_id, card.id, state, socket, card.engine.max_concurrent_requests, reason)
+    def _say_homeless(self, model: str, reason: str) -> None:
+        if self._homeless.get(model) != reason:
+            logger.warning("an engine has no place", extra={"model": model, "reason": reason})
+            self._homeless[model] = reason
 
     def _card(self, model: str) -> ModelCard:
         card = self._shelf.get(model)
@@ -241,13 +229,17 @@ class Controller:
     async def _figures(self) -> None:
         """Show the engines to Prometheus."""
         restarts: dict[str, int] = {}
+        shown: set[str] = set()
         while True:
-            counts = {(card.id, state): 0 for card in self.cards for state in ReplicaState}
-            for replica_id, replica in self._replicas.items():
-                model = replica.spec.model
-                counts[model, replica.state] += 1
-                engine_metrics.RESTARTS.labels(model).inc(replica.restarts - restarts.get(replica_id, 0))
-                restarts[replica_id] = replica.restarts
+            shown |= {pool.model for pool in self._pools}
+            counts = {(model, state): 0 for model in shown for state in ReplicaState}
+            for engine in self._fleet.engines:
+                model, replica = engine.card.id, engine.replica
+                counts[model, engine.state] = counts.get((model, engine.state), 0) + 1
+                if replica is None:
+                    continue
+                engine_metrics.RESTARTS.labels(model).inc(replica.restarts - restarts.get(engine.id, 0))
+                restarts[engine.id] = replica.restarts
                 if (figures := replica.figures) is not None:
                     engine_metrics.ENGINE_RUNNING.labels(model).set(figures.running)
                     engine_metrics.ENGINE_WAITING.labels(model).set(figures.waiting)
@@ -257,14 +249,17 @@ class Controller:
             await asyncio.sleep(FIGURES_EVERY_S)
 
     async def _keep_house(self) -> None:
-        """Make the partitions of the days to come, and forget answers that were kept long enough."""
+        """Make the partitions of the days to come, and forget what was kept long enough."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
             try:
-                async with self._pool.acquire() as connection:
-                    await partitions.ensure(cast("asyncpg.Connection", connection))
-                    await partitions.settle(cast("asyncpg.Connection", connection))
-                    forgotten = await claims.forget_expired(cast("asyncpg.Connection", connection))
+                async with self._pool.acquire() as taken:
+                    connection = cast("asyncpg.Connection", taken)
+                    await partitions.ensure(connection)
+                    await partitions.settle(connection)
+                    forgotten = await claims.forget_expired(connection)
+                    await pools.forget(connection, datetime.now(UTC) - KEEP_SCALINGS)
+                await self._fleet.tidy()
                 logger.info("partitions made ahead of %s", datetime.now(UTC).date())
                 logger.info("%d idempotency keys forgotten", forgotten)
             except DATABASE_AWAY as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -121,7 +121,9 @@ async def window(connection: asyncpg.Connection, now: datetime) -> datetime | No
 class Reconciling:
     """The controller's loops: sampling the engines' counters, and reconciling every hour."""
 
-    def __init__(self, settings: Settings, pool: asyncpg.Pool, replicas: Mapping[str, Replica]) -> None:
+    def __init__(
+        self, settings: Settings, pool: asyncpg.Pool, replicas: Callable[[], Mapping[str, Replica]]
+    ) -> None:
         self._settings = settings
         self._pool = pool
         self._replicas = replicas
@@ -130,7 +132,7 @@ class Reconciling:
         """Sample what the engines' own metrics say, now and then."""
         while True:
             await asyncio.sleep(SAMPLE_EVERY_S)
-            for replica_id, replica in list(self._replicas.items()):
+            for replica_id, replica in self._replicas().items():
                 if replica.state is not ReplicaState.READY:
                     continue
                 if (sample := await counters.sample(replica.socket)) is None:

@@ -6,7 +6,12 @@ import logging
 from typing import Any
 
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
 
 from penstock.edge import problems
 from penstock.edge.problems import Problem
@@ -37,6 +42,11 @@ def _of_framework(request: Request[Any, Any, Any], error: Exception) -> Problem 
         allowed = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow") or ""
         headers = ((b"allow", allowed.encode()),) if allowed else ()
         return Problem(405, "method_not_allowed", f"use {allowed or 'another method'} here", headers=headers)
+    if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
+        first: dict[str, Any] = error.extra[0]
+        field = str(first.get("key", "")) or None
+        named = f"{field}: " if field else ""
+        return Problem(400, "invalid_value", f"{named}{first.get('message', error.detail)}", field)
     if isinstance(error, HTTPException) and error.status_code < 500:
         return Problem(error.status_code, "invalid_request", error.detail)
     return None

@@ -9,25 +9,32 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import cast
 
 from litestar import asgi
 from litestar.handlers.asgi_handlers import ASGIRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
+from msgspec import Raw
 
 from penstock.access.keyring import Keyring, Principal
+from penstock.access.limits import NONE
 from penstock.admission import limits
 from penstock.admission.funds import Ask, Funds
 from penstock.admission.idempotency.claims import Kept
-from penstock.edge import once, openai, problems, wire
+from penstock.admission.rates import Rates, limited_scopes
+from penstock.edge import once, openai, problems, steering, wire
 from penstock.edge.once import Once
 from penstock.edge.openai import ChatAsked, CompletionsAsked, EmbeddingsAsked
 from penstock.edge.problems import Problem
-from penstock.edge.refusals import BadRequest, NoPrice, UnknownModel
+from penstock.edge.refusals import BadRequest, NoPrice, Starting, UnknownModel
+from penstock.endpoints.book import EndpointBook
+from penstock.endpoints.serverless import Live
 from penstock.observe import metrics
-from penstock.routing.directory import Directory, NoEngine
+from penstock.routing.directory import Directory
 from penstock.serving.call import Call, Surface, UsageView
 from penstock.serving.conduct import Conductor, MeteringFailed
+from penstock.serving.dispatch import ClientGone
 from penstock_base import ids
 from penstock_billing.journal import Journal
 from penstock_billing.prices import PriceBook
@@ -42,6 +49,7 @@ PATHS = {
     Surface.COMPLETIONS: "/v1/completions",
     Surface.EMBEDDINGS: "/v1/embeddings",
 }
+ENDPOINT_SURFACES = {path.removeprefix("/"): surface for surface, path in PATHS.items()}
 TASKS = {Surface.CHAT: Task.CHAT, Surface.COMPLETIONS: Task.CHAT, Surface.EMBEDDINGS: Task.EMBEDDING}
 MEDIA = {Capability.VISION, Capability.AUDIO}
 
@@ -55,6 +63,25 @@ EVENTS = [
 WRONG_METHOD = Problem(405, "method_not_allowed", "use POST here", headers=((b"allow", b"POST"),))
 
 
+@dataclass(slots=True, frozen=True)
+class Arrived:
+    """A request that was let in and is not understood yet."""
+
+    surface: Surface
+    body: bytes
+    principal: Principal
+    client_request_id: str | None
+    event_id: bytes
+    started_ns: int
+    endpoint: Live | None
+    """The endpoint that was called; None for a model called by its name."""
+
+    @property
+    def request_id(self) -> str:
+        """What the client is told."""
+        return f"req_{self.event_id.hex()}"
+
+
 class Inference:
     """Lets requests in, understands them, and hands them to the conductor."""
 
@@ -65,9 +92,11 @@ class Inference:
         shelf: Shelf,
         prices: PriceBook,
         directory: Directory,
+        endpoints: EndpointBook,
         journal: Journal,
         conductor: Conductor,
         once: Once,
+        rates: Rates,
         funds: Funds,
         body_bytes_max: int,
     ) -> None:
@@ -75,15 +104,19 @@ class Inference:
         self._shelf = shelf
         self._prices = prices
         self._directory = directory
+        self._endpoints = endpoints
         self._journal = journal
         self._conductor = conductor
         self._once = once
+        self._rates = rates
         self._funds = funds
         self._body_bytes_max = body_bytes_max
 
     def routes(self) -> list[ASGIRouteHandler]:
         """The handlers to mount."""
-        return [asgi(path, copy_scope=False)(self._handler(surface)) for surface, path in PATHS.items()]
+        plain = [asgi(path, copy_scope=False)(self._handler(surface)) for surface, path in PATHS.items()]
+        # A mount: Litestar finds no ASGI handler behind a path parameter.
+        return [*plain, asgi("/serverless", is_mount=True, copy_scope=False)(self._answer_endpoint)]
 
     def _handler(self, surface: Surface) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +124,25 @@ class Inference:
 
         return handle
 
-    async def answer(self, surface: Surface, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def _answer_endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer `/serverless/NAME/v1/…`."""
+        name, _, rest = scope["path"].strip("/").partition("/")
+        surface = ENDPOINT_SURFACES.get(rest)
+        if surface is not None:
+            await self.answer(surface, cast("HTTPScope", scope), receive, send, endpoint=name)
+            return
+        paths = ", ".join(f"/serverless/{name[:40]}/{path}" for path in ENDPOINT_SURFACES)
+        problem = Problem(404, "not_found", f"there is nothing here; an endpoint answers {paths}")
+        await wire.send_problem(send, problem, f"req_{ids.uuid7_bytes().hex()}")
+
+    async def answer(
+        self,
+        surface: Surface,
+        scope: HTTPScope,
+        receive: Receive,
+        send: Send,
+        endpoint: str | None = None,
+    ) -> None:
         """Answer one request; what goes wrong before its first byte becomes an error in OpenAI's shape."""
         started_ns = time.perf_counter_ns()
         event_id = ids.uuid7_bytes()
@@ -102,14 +153,14 @@ class Inference:
         try:
             head = wire.read_head(scope)
             principal = await self._keyring.authenticate(head.api_key)
+            called = self._endpoint(endpoint, principal)
             body = await wire.read_json_body(head, receive, self._body_bytes_max)
+            arrived = Arrived(surface, body, principal, head.client_request_id, event_id, started_ns, called)
             if head.repeatable:
-                asked = (surface, body, principal, head.client_request_id, event_id, started_ns)
-                await self._answer_once(scope, head.repeatable, asked, receive, send)
-                return
-            call = await self._call(surface, body, principal, head.client_request_id, event_id, started_ns)
-            await self._conductor.run(call, receive, send, _headers(call))
-        except wire.ClientLeft:
+                await self._answer_once(scope, head.repeatable, arrived, receive, send)
+            else:
+                await self._execute(arrived, receive, send)
+        except (wire.ClientLeft, ClientGone):
             return
         except Exception as error:  # the edge is where everything unforeseen ends, in words
             problem = problems.of(error)
@@ -122,40 +173,75 @@ class Inference:
         self,
         scope: HTTPScope,
         repeatable: list[tuple[bytes, bytes]],
-        asked: tuple[Surface, bytes, Principal, str | None, bytes, int],
+        arrived: Arrived,
         receive: Receive,
         send: Send,
     ) -> None:
         """Answer a request that may have been sent before: from what was kept, or by its one execution."""
-        surface, body, principal, _, event_id, _ = asked
-        request_id = f"req_{event_id.hex()}"
-        found = await self._once.metered(scope, repeatable, principal, body, request_id, receive, send)
+        found = await self._once.metered(
+            scope, repeatable, arrived.principal, arrived.body, arrived.request_id, receive, send
+        )
         if isinstance(found, Kept):
-            metrics.requests(surface.value, "", str(found.answer.status), "replayed").inc()
-            await once.replay(send, found, request_id, metered=True)
+            metrics.requests(arrived.surface.value, "", str(found.answer.status), "replayed").inc()
+            await once.replay(send, found, arrived.request_id, metered=True)
         elif found is None:
-            call = await self._call(*asked)
-            await self._conductor.run(call, receive, send, _headers(call))
+            await self._execute(arrived, receive, send)
         else:
             async with found as execution:
-                call = await self._call(*asked, execution.settled, noted=not execution.promised)
-                await self._conductor.run(call, execution.receive, execution.send, _headers(call))
+                await self._execute(
+                    arrived,
+                    execution.receive,
+                    execution.send,
+                    execution.settled,
+                    noted=not execution.promised,
+                )
+
+    async def _execute(
+        self,
+        arrived: Arrived,
+        receive: Receive,
+        send: Send,
+        settled: Callable[[UsageRecord], None] | None = None,
+        *,
+        noted: bool = True,
+    ) -> None:
+        """Answer a request that is not a repetition."""
+        scopes = limited_scopes(arrived.principal)
+        if arrived.endpoint is not None and arrived.endpoint.limits != NONE:
+            scopes.append((f"endpoint {arrived.endpoint.name}", arrived.endpoint.limits))
+        if not scopes:
+            call = await self._call(arrived, settled, noted=noted)
+            await self._conductor.run(call, receive, send, _headers(call))
+            return
+        with self._rates.enter(scopes) as passed:
+
+            def count(record: UsageRecord) -> None:
+                passed.tokens = record.input_tokens + record.output_tokens
+                if settled is not None:
+                    settled(record)
+
+            call = await self._call(arrived, count, noted=noted)
+            await self._conductor.run(call, receive, send, _headers(call))
 
     async def _call(
         self,
-        surface: Surface,
-        body: bytes,
-        principal: Principal,
-        client_request_id: str | None,
-        event_id: bytes,
-        started_ns: int,
+        arrived: Arrived,
         on_settled: Callable[[UsageRecord], None] | None = None,
         *,
         noted: bool = True,
     ) -> Call:
         """Turn a body into a call that is paid for, or raise what is wrong with it."""
+        surface, body, principal, endpoint = (
+            arrived.surface,
+            arrived.body,
+            arrived.principal,
+            arrived.endpoint,
+        )
         asked = openai.understand(surface, body)
-        card = self._card(asked.model)
+        if endpoint is None and not asked.model:
+            raise BadRequest("model is required", param="model", code="missing_required_parameter")
+        # An endpoint has one model: whatever a client calls it.
+        card = self._card(asked.model if endpoint is None else endpoint.model)
         limits.check_task(card, TASKS[surface], PATHS[surface])
         streamed, view, n, max_tokens = False, UsageView.HIDDEN, 1, 0
         if not isinstance(asked, EmbeddingsAsked):
@@ -171,7 +257,14 @@ class Inference:
         price = self._prices.current(card.id, principal.organisation_id)
         if price is None:
             raise NoPrice(card.id)
+        urgency = steering.urgency_of(asked)
+        shared = self._directory.settings(card.id).shared_prefix_cache
+        salt = None if shared else self._keyring.cache_salt(principal.organisation_id)
         fields = openai.engine_fields(surface, body, streamed=streamed)
+        if endpoint is not None:
+            fields["model"] = Raw(b'"%b"' % card.id.encode())
+        if surface is not Surface.EMBEDDINGS:
+            fields |= steering.engine_fields(salt, urgency)
         # The last thing that can go wrong: whoever has a charge must close it.
         charge = await self._funds.admit(
             Ask(
@@ -187,9 +280,9 @@ class Inference:
         )
         shortened = charge.output_tokens_max if charge.output_tokens_max < max_tokens else None
         return Call(
-            event_id=event_id,
-            request_id=f"req_{event_id.hex()}",
-            client_request_id=client_request_id,
+            event_id=arrived.event_id,
+            request_id=arrived.request_id,
+            client_request_id=arrived.client_request_id,
             surface=surface,
             principal=principal,
             card=card,
@@ -199,18 +292,28 @@ class Inference:
             usage_view=view,
             prompts=prompts,
             n=n,
-            started_ns=started_ns,
+            started_ns=arrived.started_ns,
+            endpoint=endpoint.name if endpoint is not None else "",
+            hint=steering.hint_of(asked, salt or "everyone"),
+            urgency=urgency,
             charge=charge,
             on_settled=on_settled,
             noted=noted,
         )
 
+    def _endpoint(self, name: str | None, principal: Principal) -> Live | None:
+        """The endpoint that was called; raises UnknownEndpoint, WrongEndpoint or EndpointSuspended."""
+        if name is None:
+            self._endpoints.check_plain(principal)
+            return None
+        return self._endpoints.open(principal, name)
+
     def _card(self, model: str) -> ModelCard:
-        """The card of a model that has engines here; raises UnknownModel."""
+        """The card of a model that is served here; raises UnknownModel, or Starting."""
         card = self._shelf.get(model)
         if card is not None and not self._directory.loaded:
             # A gateway that has just started knows no engine, which is not to say that there is none.
-            raise NoEngine(model, "this gateway has just started")
+            raise Starting
         offered = self._directory.models()
         if card is None or model not in offered:
             raise UnknownModel(model, offered)

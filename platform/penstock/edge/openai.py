@@ -52,12 +52,18 @@ class StreamOptions(Struct):
 class Asked(Struct, kw_only=True):
     """The fields that every inference request has or may have."""
 
-    model: str
+    model: str = ""
+    """Required where a model is called by its name; an endpoint has one anyhow."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    service_tier: str | None = None
+    """`flex` is served after everything else; the other words change nothing here."""
+    prompt_cache_key: str | None = None
+    """Requests with the same one go to the same engine, where that makes sense."""
+    user: str | None = None
 
     @property
     def output_limit(self) -> tuple[str, int | None]:
@@ -93,7 +99,7 @@ class CompletionsAsked(Asked, kw_only=True):
 class EmbeddingsAsked(Struct, kw_only=True):
     """POST /v1/embeddings."""
 
-    model: str
+    model: str = ""
     input: Inputs
     encoding_format: str | None = None
     dimensions: int | None = None

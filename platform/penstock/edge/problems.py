@@ -16,11 +16,21 @@ from penstock.admission.budgets import BudgetExceeded, BudgetHeld
 from penstock.admission.credit.errors import CreditHeld, CreditUnavailable, DebtLimit, InsufficientCredit, usd
 from penstock.admission.idempotency import errors as idempotency
 from penstock.admission.limits import LimitExceeded, WrongTask
-from penstock.admission.room import Overloaded
-from penstock.edge.refusals import BadRequest, BodyTooLarge, NoPrice, NotFound, UnknownModel, UnsupportedMedia
-from penstock.routing.directory import NoEngine
+from penstock.admission.rates import RateLimited
+from penstock.edge.refusals import (
+    BadRequest,
+    BodyTooLarge,
+    NoPrice,
+    NotFound,
+    Starting,
+    UnknownModel,
+    UnsupportedMedia,
+)
+from penstock.endpoints.book import EndpointSuspended, WrongEndpoint
+from penstock.endpoints.serverless import UnknownEndpoint
 from penstock.serving.call import Surface
 from penstock.serving.conduct import EngineFailed, EngineRefused, MeteringFailed
+from penstock.serving.dispatch import NotServed, QueueFull
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -71,6 +81,16 @@ def retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"retry-after", b"%d" % seconds),)
 
 
+def rate_limit(error: Any) -> tuple[tuple[bytes, bytes], ...]:
+    """Which limit was hit, what is left of it, and when to come back."""
+    return (
+        *retry_after(error.retry_after_s),
+        (b"x-ratelimit-limit", b"%d" % error.most),
+        (b"x-ratelimit-remaining", b"%d" % error.remaining),
+        (b"x-ratelimit-reset", b"%d" % error.retry_after_s),
+    )
+
+
 def first_request(error: Any) -> tuple[tuple[bytes, bytes], ...]:
     """Headers that name the request in the way, and keep OpenAI's clients from trying on."""
     return ((b"x-original-request-id", error.request_id.encode()), (b"x-should-retry", b"false"))
@@ -97,12 +117,17 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     BadRequest: lambda e: Problem(400, e.code, str(e), e.param),
     BodyTooLarge: lambda e: Problem(413, "request_too_large", str(e), headers=CLOSE),
     UnsupportedMedia: lambda e: Problem(415, "unsupported_media_type", str(e), headers=CLOSE),
+    UnknownEndpoint: lambda e: Problem(404, "endpoint_not_found", str(e)),
+    WrongEndpoint: lambda e: Problem(403, "wrong_endpoint", str(e)),
+    EndpointSuspended: lambda e: Problem(403, "endpoint_suspended", str(e)),
     NotFound: lambda e: Problem(404, "not_found", str(e)),
+    Starting: lambda e: Problem(503, "starting", str(e), headers=retry_after(e.retry_after_s)),
     UnknownModel: lambda e: Problem(404, "model_not_found", str(e), "model"),
     WrongTask: lambda e: Problem(400, "model_task_mismatch", str(e), "model"),
     LimitExceeded: lambda e: Problem(400, "limit_exceeded", str(e), e.param),
-    Overloaded: lambda e: Problem(429, "engine_overloaded", str(e), headers=retry_after(e.retry_after_s)),
-    NoEngine: lambda e: Problem(503, "model_not_ready", str(e), "model", retry_after(e.retry_after_s)),
+    QueueFull: lambda e: Problem(429, "queue_full", str(e), headers=retry_after(e.retry_after_s)),
+    RateLimited: lambda e: Problem(429, "rate_limit_exceeded", str(e), headers=rate_limit(e)),
+    NotServed: lambda e: Problem(503, "model_not_ready", str(e), "model", retry_after(e.retry_after_s)),
     NoPrice: lambda e: Problem(503, "model_without_price", str(e), "model", retry_after(e.retry_after_s)),
     InsufficientCredit: lambda e: Problem(
         402,

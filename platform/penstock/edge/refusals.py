@@ -31,6 +31,14 @@ class UnknownModel(Exception):
         super().__init__(f"the model {model[:100]!r} does not exist here; offered: {names}")
 
 
+class Starting(Exception):
+    """This gateway has not read yet what is served."""
+
+    def __init__(self) -> None:
+        super().__init__("this gateway has just started and does not know the models yet; try again in 1 s")
+        self.retry_after_s = 1
+
+
 class NotFound(Exception):
     """There is no such thing for this tenant."""
 

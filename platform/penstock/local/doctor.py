@@ -19,11 +19,11 @@ from redis import asyncio as redis
 from redis.exceptions import RedisError
 
 from penstock import settings
-from penstock.local import accounts, listening, machine, problems, software, state, up
+from penstock.local import accounts, listening, problems, software, state, up
 from penstock_catalog import errors as card_errors
 from penstock_catalog.cards import FolderSource, ModelCard
 from penstock_catalog.shelf import BUILTIN, Shelf
-from penstock_engines import device
+from penstock_engines import device, machine
 
 POSTGRES_MAJOR_MIN = 15
 MEMORY_GIB_MIN = 4.0
@@ -112,9 +112,8 @@ def gpus() -> Finding:
     count = device.count_gpus()
     if not count:
         return Finding("GPU", Level.FOUND, "none: engines run on the processor")
-    return Finding(
-        "GPU", Level.FOUND, ", ".join(machine.gpu_names()) or f"{count} (nvidia-smi does not answer)"
-    )
+    named = ", ".join(f"{gpu.name}, {gpu.memory_mib} MiB" for gpu in machine.gpus())
+    return Finding("GPU", Level.FOUND, named or f"{count} (nvidia-smi does not answer)")
 
 
 def engine() -> Finding:

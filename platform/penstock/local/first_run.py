@@ -9,6 +9,7 @@ from penstock_base import database, migrations
 
 ROOMS = {
     "access": "penstock.access",
+    "endpoints": "penstock.endpoints",
     "billing": "penstock_billing",
     "engines": "penstock_engines",
     "admission": "penstock.admission",

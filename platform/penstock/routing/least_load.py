@@ -1,13 +1,13 @@
-"""The routing policy that is always right enough: the engine with the fewest of our requests."""
+"""The policy that is always right enough: the engine with the fewest tokens to go."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import random
+from collections.abc import Sequence
 
-from penstock.routing.directory import Target
+from penstock.routing.policy import Choice, Hint, pressure
 
 
-def choose(targets: Sequence[Target], tried: Collection[Target]) -> Target | None:
-    """Pick the least loaded engine that was not tried yet; of equals the first. None when all were tried."""
-    untried = [target for target in targets if target not in tried]
-    return min(untried, key=lambda target: target.in_flight, default=None)
+def choose(candidates: Sequence[Choice], hint: Hint, dice: random.Random) -> Choice:  # noqa: ARG001
+    """Pick the least full engine; of equals the first."""
+    return min(candidates, key=pressure)

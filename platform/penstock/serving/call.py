@@ -8,6 +8,8 @@ from enum import Enum, StrEnum
 
 from penstock.access.keyring import Principal
 from penstock.admission.credit.charge import Charge
+from penstock.admission.fair_queue import Urgency
+from penstock.routing.policy import ANYWHERE, Hint
 from penstock_billing.prices import PriceVersion
 from penstock_billing.record import UsageRecord
 from penstock_catalog.cards import ModelCard
@@ -71,3 +73,9 @@ class Call:
     noted: bool = True
     """Whether a stream is charged as far as it came when its gateway is killed. Not where it bears an
     Idempotency-Key: then it costs nothing, and the retry, which the key promises an answer, is executed."""
+    endpoint: str = ""
+    """The endpoint that was called; empty for a model called by its name."""
+    hint: Hint = ANYWHERE
+    """What may steer it to one engine rather than another."""
+    urgency: Urgency = Urgency.INTERACTIVE
+    """Whether somebody waits for the answer."""

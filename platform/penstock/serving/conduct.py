@@ -14,16 +14,17 @@ from typing import NoReturn
 import msgspec
 from litestar.types import Receive, Send
 
-from penstock.admission import room
 from penstock.observe import metrics
-from penstock.routing import least_load
-from penstock.routing.directory import Directory, Target
+from penstock.routing.directory import Target
 from penstock.serving import last_events, receipts
 from penstock.serving.call import Call, Surface
+from penstock.serving.dispatch import Dispatcher, Slot, Ticket
+from penstock.serving.load import FirstTokens
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.notes import Notes
 from penstock.serving.relay import Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
 from penstock.serving.usage import NOTHING, EngineUsage
+from penstock.serving.watch import Watch
 from penstock_base import money
 from penstock_billing.errors import JournalError
 from penstock_billing.record import Outcome
@@ -32,9 +33,10 @@ from penstock_engines.client import EngineConnection, EngineGone, post
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_MAX = 3
-RETRY_AFTER_S = 1
 END_S = 30.0
 """How long a client may take to let the end of its stream leave."""
+BYTES_PER_TOKEN = 4
+"""Of a request's body, roughly: what it is counted as in the queue until the engine has counted."""
 
 OUTCOMES = {
     Ending.FINISHED: Outcome.DONE,
@@ -80,17 +82,21 @@ class MeteringFailed(Exception):
 
 
 class Conductor:
-    """Runs requests on the engines of a directory."""
+    """Runs requests on engines, each when it is its turn."""
 
-    def __init__(self, directory: Directory, meter: Meter, patience: Patience) -> None:
-        self._directory = directory
+    def __init__(
+        self, dispatcher: Dispatcher, meter: Meter, patience: Patience, first_tokens: FirstTokens
+    ) -> None:
+        self._dispatcher = dispatcher
         self._meter = meter
         self._patience = patience
+        self._first_tokens = first_tokens
 
     async def run(self, call: Call, receive: Receive, send: Send, headers: Headers) -> None:
         """Answer the call completely.
 
-        Raises NoEngine, Overloaded, EngineRefused, EngineFailed or MeteringFailed, each before any byte.
+        Raises QueueFull, NotServed, ClientGone, EngineRefused, EngineFailed or MeteringFailed, each before
+        any byte.
         """
         try:
             await self._run(call, receive, send, headers)
@@ -101,59 +107,71 @@ class Conductor:
         request = post(
             call.surface.engine_path, call.body, b"x-request-id: %b\r\n" % call.request_id.encode()
         )
-        tried: list[Target] = []
+        ticket = Ticket(
+            call.card.id,
+            call.principal.organisation_id,
+            call.principal.weight,
+            call.urgency,
+            call.hint,
+            tokens=len(call.body) / BYTES_PER_TOKEN,
+        )
+        slot = await self._dispatcher.acquire(ticket, receive)
         in_flight = metrics.model_figures(call.card.id).in_flight
+        tried: list[Target] = []
         while True:
-            target = self._choose(call, tried)
-            if target is None:
-                self._give_up(call, tried[-1])
-            target.in_flight += 1
             in_flight.inc()
             try:
-                if await self._run_at(target, call, request, receive, send, headers):
+                if await self._run_at(slot, call, request, receive, send, headers):
                     return
             except EngineGone as gone:
-                logger.warning(
-                    "engine unreachable", extra={"replica": target.registered.id, "reason": str(gone)}
-                )
+                logger.warning("engine unreachable", extra={"replica": slot.target.id, "reason": str(gone)})
             finally:
-                target.in_flight -= 1
+                self._dispatcher.release(slot)
                 in_flight.dec()
-            tried.append(target)
+            slot.target.breaker.failed(time.monotonic())
+            tried.append(slot.target)
+            again = self._dispatcher.retry(slot, tried) if len(tried) < ATTEMPTS_MAX else None
+            if again is None:
+                self._give_up(call, slot)
+            slot = again
 
-    def _choose(self, call: Call, tried: list[Target]) -> Target | None:
-        """Choose an engine with room that was not tried yet; None when trying on makes no sense."""
-        if len(tried) >= ATTEMPTS_MAX:
-            return None
-        ready = self._directory.ready(call.card.id)
-        open_targets = [t for t in ready if room.has_room(t.in_flight, t.registered.batch_max)]
-        if not open_targets and not tried:
-            raise room.Overloaded(call.card.id, RETRY_AFTER_S)
-        return least_load.choose(open_targets, tried)
-
-    def _give_up(self, call: Call, last: Target) -> NoReturn:
+    def _give_up(self, call: Call, last: Slot) -> NoReturn:
         """Record that no engine answered: a request that reached one ends in a record, however it ends."""
         lost = Settlement(
-            Outcome.ENGINE_FAILED, 502, NOTHING, replica=last.registered.id, queue_us=0, first_data_ns=0
+            Outcome.ENGINE_FAILED,
+            502,
+            NOTHING,
+            replica=last.target.id,
+            queue_us=int(last.waited_s * 1e6),
+            first_data_ns=0,
+            retries=last.retries,
+            wake_us=int(last.waited_s * 1e6) if last.waking else 0,
         )
         _record(self._meter, call, lost)
         raise EngineFailed("no engine answered; nothing was billed, try again")
 
     async def _run_at(
-        self, target: Target, call: Call, request: bytes, receive: Receive, send: Send, headers: Headers
+        self,
+        slot: Slot,
+        call: Call,
+        request: bytes,
+        receive: Receive,
+        send: Send,
+        headers: Headers,
     ) -> bool:
         """Run the call at one engine; False when it never answered and another may be tried."""
-        kept = target.address.idle()
-        if kept is not None and await self._run_on(kept, target, call, request, receive, send, headers):
+        address = slot.target.address
+        kept = address.idle()
+        if kept is not None and await self._run_on(kept, slot, call, request, receive, send, headers):
             return True
         # The engine may have closed a kept connection just then; a new one tells whether it is there.
-        fresh = await target.address.connect()
-        return await self._run_on(fresh, target, call, request, receive, send, headers)
+        fresh = await address.connect()
+        return await self._run_on(fresh, slot, call, request, receive, send, headers)
 
     async def _run_on(
         self,
         connection: EngineConnection,
-        target: Target,
+        slot: Slot,
         call: Call,
         request: bytes,
         receive: Receive,
@@ -161,13 +179,14 @@ class Conductor:
         headers: Headers,
     ) -> bool:
         """Run the call on one connection; False when no byte of an answer came."""
-        watch = self._watch(call, target) if call.streamed else None
+        watch = self._watch(call, slot) if call.streamed else None
         relay = (
             StreamRelay(connection, self._patience, call, send, headers, watch)
             if call.streamed
             else WholeRelay(connection, self._patience)
         )
-        attempt = Attempt(self._meter, call, target, relay)
+        attempt = Attempt(self._meter, self._dispatcher, call, slot, relay)
+        relay.on_first_data = lambda: self._first_data(call, slot, attempt)
         connection.send(request, relay)
         # Until the relay tells how it ended, a cancellation is the server giving up waiting for us.
         outcome, usage = Outcome.SHUTDOWN, None
@@ -181,7 +200,7 @@ class Conductor:
             if watch is not None and watch.receipt is not None:
                 usage = await watch.receipt
             elif ending in CUT_SHORT:
-                usage = await receipts.fetch(target.address, call.request_id)
+                usage = await receipts.fetch(slot.target.address, call.request_id)
         except asyncio.CancelledError:
             attempt.settle(outcome, usage)
             raise
@@ -191,64 +210,57 @@ class Conductor:
             await _end_whole(attempt, outcome, usage, send, headers)
         return True
 
-    def _watch(self, call: Call, target: Target) -> Watch | None:
-        """What is done now and then while a stream runs, where there is anything to do."""
-        notes = Notes(self._meter, call, target) if call.noted else None
-        return Watch(call, target, notes) if notes is not None or call.charge.elastic else None
+    def _watch(self, call: Call, slot: Slot) -> Watch:
+        """What is done now and then while a stream runs."""
+        notes = Notes(self._meter, call, slot.target) if call.noted else None
+        return Watch(call, self._dispatcher, slot, notes)
 
-
-class Watch:
-    """A stream's checkpoint: what it has used is noted, and its credit asked whether it may go on."""
-
-    __slots__ = ("_call", "_notes", "_target", "receipt")
-
-    def __init__(self, call: Call, target: Target, notes: Notes | None) -> None:
-        self._call = call
-        self._target = target
-        self._notes = notes
-        self.receipt: asyncio.Task[EngineUsage | None] | None = None
-        """Asked for as soon as the credit has ended: a slow client may take longer than it is kept."""
-
-    def __call__(self, usage: EngineUsage) -> bool:
-        """Whether to go on."""
-        if self._notes is not None:
-            self._notes(usage)
-        if self._call.charge.go_on(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens):
-            return True
-        fetching = receipts.fetch(self._target.address, self._call.request_id)
-        self.receipt = asyncio.get_running_loop().create_task(fetching)
-        return False
+    def _first_data(self, call: Call, slot: Slot, attempt: Attempt) -> None:
+        """An engine began to answer: it works, and its window learns how long that took."""
+        now_ns = attempt.relay.first_data_ns
+        target = slot.target
+        target.breaker.worked()
+        if call.streamed:
+            # A whole answer comes at its end: how long that took says nothing of waiting.
+            took_s = (now_ns - attempt.sent_ns) / 1e9
+            target.window.first_token(took_s, target.in_flight, time.monotonic())
+            self._first_tokens.note(call.card.id, (now_ns - call.started_ns) / 1e9)
 
 
 class Attempt:
     """A call at one engine, to be settled exactly once."""
 
-    __slots__ = ("call", "meter", "queue_us", "relay", "target")
+    __slots__ = ("call", "dispatcher", "meter", "queue_us", "relay", "sent_ns", "slot")
 
-    def __init__(self, meter: Meter, call: Call, target: Target, relay: Relay) -> None:
+    def __init__(self, meter: Meter, dispatcher: Dispatcher, call: Call, slot: Slot, relay: Relay) -> None:
         self.meter = meter
+        self.dispatcher = dispatcher
         self.call = call
-        self.target = target
+        self.slot = slot
         self.relay = relay
-        self.queue_us = (time.perf_counter_ns() - call.started_ns) // 1000
+        self.sent_ns = time.perf_counter_ns()
+        self.queue_us = (self.sent_ns - call.started_ns) // 1000
 
     def settle(self, outcome: Outcome, receipt: EngineUsage | None) -> tuple[Outcome, int]:
         """Record the end: how it finally counts, and the cost in nano-dollars; raises MeteringFailed."""
         usage = _usage(self.relay)
         if receipt is not None:
             usage = receipt.with_reasoning_of(usage)
+        self.dispatcher.charge(self.slot, usage or NOTHING)
         # No prompt has no tokens: an engine that says so has not counted.
         if outcome is Outcome.DONE and (usage is None or not usage.prompt_tokens):
-            logger.error("answer without a token count", extra={"replica": self.target.registered.id})
+            logger.error("answer without a token count", extra={"replica": self.slot.target.id})
             outcome = Outcome.ENGINE_FAILED
         begun = isinstance(self.relay, StreamRelay) and self.relay.begun
         end = Settlement(
             outcome,
             200 if begun else STATUSES[outcome],
             usage or NOTHING,
-            replica=self.target.registered.id,
+            replica=self.slot.target.id,
             queue_us=self.queue_us,
             first_data_ns=self.relay.first_data_ns,
+            retries=self.slot.retries,
+            wake_us=int(self.slot.waited_s * 1e6) if self.slot.waking else 0,
         )
         return outcome, _record(self.meter, self.call, end)
 

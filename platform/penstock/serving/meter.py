@@ -18,7 +18,16 @@ from penstock_billing.unrecorded import Unrecorded
 class Settlement:
     """How a request ended, as far as its relay knows."""
 
-    __slots__ = ("first_data_ns", "outcome", "queue_us", "replica", "status", "usage")
+    __slots__ = (
+        "first_data_ns",
+        "outcome",
+        "queue_us",
+        "replica",
+        "retries",
+        "status",
+        "usage",
+        "wake_us",
+    )
 
     def __init__(
         self,
@@ -29,6 +38,8 @@ class Settlement:
         replica: str,
         queue_us: int,
         first_data_ns: int,
+        retries: int = 0,
+        wake_us: int = 0,
     ) -> None:
         self.outcome = outcome
         self.status = status
@@ -36,6 +47,8 @@ class Settlement:
         self.replica = replica
         self.queue_us = queue_us
         self.first_data_ns = first_data_ns
+        self.retries = retries
+        self.wake_us = wake_us
 
 
 class Meter:
@@ -115,6 +128,7 @@ def _record(call: Call, end: Settlement, now_ns: int) -> UsageRecord:
             if end.outcome.billable
             else 0
         ),
+        endpoint=call.endpoint,
         funding=call.charge.funding,
         wallet_project_id=call.charge.wallet_project_id,
     )

@@ -73,6 +73,8 @@ class Relay:
         """The whole body of a whole response, or of a refusal."""
         self.first_data_ns = 0
         """time.perf_counter_ns() of the first body byte; 0 before."""
+        self.on_first_data: Callable[[], None] | None = None
+        """Told when the first byte of an answer (not of a refusal) came."""
 
     async def run(self, receive: Receive) -> Ending:
         """Wait for the end. On every way out but FINISHED and REFUSED the engine's work is stopped."""
@@ -101,6 +103,11 @@ class Relay:
             pass
         self._end(Ending.CLIENT_GONE)
 
+    def _first_data(self) -> None:
+        self.first_data_ns = time.perf_counter_ns()
+        if self.on_first_data is not None and self.status == 200:
+            self.on_first_data()
+
     def _end(self, ending: Ending) -> None:
         if self._ending is None:
             self._ending = ending
@@ -128,7 +135,7 @@ class Relay:
     def on_data(self, data: bytes) -> None:
         """Keep a part of a whole body."""
         if not self.first_data_ns:
-            self.first_data_ns = time.perf_counter_ns()
+            self._first_data()
         self._progress = self._loop.time()
         self.body.append(data)
 
@@ -186,7 +193,7 @@ class StreamRelay(Relay):
             return
         self._progress = self._loop.time()
         if not self.first_data_ns:
-            self.first_data_ns = time.perf_counter_ns()
+            self._first_data()
         ready = self.events.feed(data)
         if self.events.failed:
             self._end(Ending.BROKEN)

@@ -24,7 +24,8 @@ from penstock.app import Gateway, open_gateway
 from penstock.settings import Settings
 from penstock_billing import prices
 from penstock_billing.prices import Offer
-from penstock_engines import registry
+from penstock_engines import pools, registry
+from penstock_engines.pools import PoolSettings
 from penstock_engines.registry import Registered
 
 MODEL = "penstock/demo-chat"
@@ -98,6 +99,18 @@ class Bench:
     async def set_state(self, engine: Engine, state: str) -> None:
         """What a controller would say of the engine."""
         await registry.put(self.database, Registered(engine.name, MODEL, state, engine.socket, 64, None), "t")
+        await self.gateway.directory.refresh(self.database)
+
+    async def set_pool(self, **settings: object) -> None:
+        """How the model's pool is to be used."""
+        card = self.gateway.shelf.get(MODEL)
+        assert card is not None
+        wanted = msgspec.convert(settings, PoolSettings)
+        async with self.database.acquire() as connection:
+            if await pools.find(connection, MODEL) is None:
+                await pools.create(connection, card, wanted)
+            else:
+                await pools.change(connection, MODEL, wanted)
         await self.gateway.directory.refresh(self.database)
 
     until = staticmethod(until)

@@ -179,10 +179,11 @@ async def test_what_was_refused_for_now_is_executed_when_sent_again(bench: Any, 
         none = await client.post(CHAT, content=chat(), headers=keyed("a"))
         assert none.status_code == 404
         engine = await bench.start_engine()
-        [target] = bench.gateway.directory.ready(MODEL)
+        await bench.set_pool(wait_max_s=1)
+        [target] = bench.gateway.directory.targets(MODEL)
         target.in_flight += 1000
         full = await client.post(CHAT, content=chat(), headers=keyed("a"))
-        assert full.status_code == 429
+        assert full.status_code == 503
         target.in_flight -= 1000
         await bench.set_state(engine, "starting")
         away = await client.post(CHAT, content=chat(), headers=keyed("a"))

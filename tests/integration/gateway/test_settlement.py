@@ -141,7 +141,8 @@ async def test_an_engine_that_counts_nothing_is_not_believed(bench: Any, chat: B
     assert "[DONE]" not in answer.text
 
 
-async def test_full_engines_are_said_at_once(bench: Any, chat: Body) -> None:
+async def test_a_full_queue_is_said_at_once(bench: Any, chat: Body) -> None:
+    await bench.set_pool(waiting_max=2)
     await bench.start_engine(batch_max=1, tokens_per_second=20, answer_tokens=20)
     async with bench.client() as client:
         answers = await asyncio.gather(
@@ -151,16 +152,19 @@ async def test_full_engines_are_said_at_once(bench: Any, chat: Body) -> None:
     assert statuses == [200, 200, 429, 429, 429]
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.headers["retry-after"].isdigit()
-    assert refused.json()["error"]["code"] == "engine_overloaded"
+    assert refused.json()["error"]["code"] == "queue_full"
+    assert "1 requests of yours and 1 in all wait" in refused.json()["error"]["message"]
 
 
-async def test_without_an_engine_the_state_is_said(bench: Any, chat: Body) -> None:
+async def test_without_an_engine_in_time_the_state_is_said(bench: Any, chat: Body) -> None:
+    await bench.set_pool(wait_max_s=1)
     engine = await bench.start_engine()
     await bench.set_state(engine, "starting")
     async with bench.client() as client:
         answer = await client.post("/v1/chat/completions", content=chat(), headers=JSON)
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "model_not_ready"
+    assert "waking for" in answer.json()["error"]["message"]
     assert answer.headers["retry-after"].isdigit()
 
 

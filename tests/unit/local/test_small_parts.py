@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.local import accounts, children, keeping, listening, machine, problems, sockets, up, welcome
+from penstock.local import accounts, children, keeping, listening, problems, sockets, up, welcome
+from penstock_engines import machine
 
 
 def test_a_short_socket_path_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from penstock.admission import room
-from penstock.routing import least_load
-from penstock.routing.directory import Directory, NoEngine
+from penstock.routing.directory import Directory
 from penstock_engines.registry import Registered
 
 
@@ -19,37 +15,34 @@ def registered(name: str, state: str = "ready", model: str = "m", reason: str | 
 async def test_only_ready_engines_take_requests() -> None:
     directory = Directory()
     directory.update([registered("a"), registered("b", "starting"), registered("c", "draining")])
-    assert [target.registered.id for target in directory.ready("m")] == ["a"]
+    assert [target.id for target in directory.targets("m") if target.open(0)] == ["a"]
+    assert directory.has_ready("m")
 
 
-async def test_a_model_that_is_not_ready_says_its_state_but_keeps_the_reason_for_operators() -> None:
+async def test_a_model_that_is_not_ready_says_its_state_and_the_reason_to_operators() -> None:
     directory = Directory()
     directory.update([registered("a", "starting", reason="no weights in /secret/path")])
-    with pytest.raises(NoEngine, match="starting") as refusal:
-        directory.ready("m")
-    assert "/secret/path" not in str(refusal.value)
-    assert directory.state("m") == ("starting", "no weights in /secret/path")
+    assert not directory.has_ready("m")
+    standing = directory.standing("m")
+    assert (standing.state, standing.reason) == ("starting", "no weights in /secret/path")
+    assert "secret" not in str(standing)
 
 
 async def test_a_refresh_keeps_the_counts_of_engines_that_stay() -> None:
     directory = Directory()
     directory.update([registered("a"), registered("b")])
-    [a, _] = directory.ready("m")
-    a.in_flight = 3
+    directory.targets("m")[0].enter(50)
     directory.update([registered("a"), registered("c")])
-    assert {t.registered.id: t.in_flight for t in directory.ready("m")} == {"a": 3, "c": 0}
+    assert {t.id: (t.in_flight, t.load) for t in directory.targets("m")} == {"a": (1, 50), "c": (0, 0)}
 
 
-async def test_the_least_loaded_engine_is_chosen_and_never_twice() -> None:
+async def test_an_engine_takes_what_its_window_holds() -> None:
     directory = Directory()
-    directory.update([registered("a"), registered("b")])
-    a, b = directory.ready("m")
-    a.in_flight = 1
-    assert least_load.choose([a, b], []) is b
-    assert least_load.choose([a, b], [b]) is a
-    assert least_load.choose([a, b], [a, b]) is None
-
-
-@pytest.mark.parametrize(("in_flight", "open_"), [(0, True), (7, True), (8, False)])
-def test_an_engine_takes_one_batch_running_and_one_waiting(in_flight: int, open_: bool) -> None:
-    assert room.has_room(in_flight, 4) is open_
+    directory.update([registered("a")])
+    [target] = directory.targets("m")
+    for _ in range(4):
+        assert target.open(0)
+        target.enter(1)
+    assert not target.open(0)
+    target.leave(1)
+    assert target.open(0)

@@ -30,7 +30,7 @@ values ($1, $2, $3, $4, $5, $6)
 -- Every key of one organisation, newest first.
 select key.id, key.name, project.name as project, key.last_four, key.created_at, key.revoked_at
 from access.api_key as key join access.project as project on project.id = key.project_id
-where key.organisation_id = $1
+where key.organisation_id = $1 and key.endpoint_id is null
 order by key.created_at desc, key.id
 
 -- name: revoke_key
@@ -41,12 +41,22 @@ returning id
 
 -- name: changed_keys
 -- Keys that changed since a time, and the database's own clock, for the next question.
-select id, organisation_id, project_id, digest, revoked_at is not null as revoked
-from access.api_key where changed_at > $1
+select key.id, key.organisation_id, key.project_id, digest, revoked_at is not null as revoked, weight, endpoint_id,
+       key.limits::text as key_limits, project.limits::text as project_limits
+from access.api_key as key
+join access.project on project.id = key.project_id
+join access.organisation on organisation.id = key.organisation_id
+join access.plan on plan.name = organisation.plan
+where key.changed_at > $1
 
 -- name: one_key
-select id, organisation_id, project_id, digest, revoked_at is not null as revoked
-from access.api_key where id = $1
+select key.id, key.organisation_id, key.project_id, digest, revoked_at is not null as revoked, weight, endpoint_id,
+       key.limits::text as key_limits, project.limits::text as project_limits
+from access.api_key as key
+join access.project on project.id = key.project_id
+join access.organisation on organisation.id = key.organisation_id
+join access.plan on plan.name = organisation.plan
+where key.id = $1
 
 -- name: clock
 select now()

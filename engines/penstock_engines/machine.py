@@ -52,11 +52,20 @@ def memory_bytes(
     return min(total, limit), min(free, max(0, limit - used))
 
 
-def gpu_names() -> list[str]:
-    """Ask nvidia-smi for the GPUs' names and memory; empty when it does not answer."""
+@dataclass(frozen=True)
+class GpuFacts:
+    """A GPU as its driver tells of it."""
+
+    index: int
+    name: str
+    memory_mib: int
+
+
+def gpus() -> list[GpuFacts]:
+    """Ask nvidia-smi for the GPUs; empty when it does not answer."""
     try:
         answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],  # noqa: S607 - as on PATH
+            ["nvidia-smi", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"],  # noqa: S607 - as on PATH
             capture_output=True,
             text=True,
             check=True,
@@ -64,4 +73,5 @@ def gpu_names() -> list[str]:
         )
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    rows = [line.split(", ") for line in answer.stdout.splitlines() if line.strip()]
+    return [GpuFacts(int(index), name, int(memory_mib)) for index, name, memory_mib in rows]

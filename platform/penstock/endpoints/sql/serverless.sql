@@ -1,0 +1,43 @@
+-- name: create
+insert into endpoints.serverless (organisation_id, project_id, name, model, description, tags, limits)
+values ($1, $2, $3, $4, $5, $6, $7)
+on conflict (organisation_id, name) where deleted_at is null do nothing
+returning id
+
+-- name: change
+update endpoints.serverless set description = $3, tags = $4, limits = $5, suspended = $6, changed_at = now()
+where organisation_id = $1 and name = $2 and deleted_at is null
+returning id
+
+-- name: delete
+update endpoints.serverless set deleted_at = now(), changed_at = now()
+where organisation_id = $1 and name = $2 and deleted_at is null
+returning id
+
+-- name: one
+select e.*, p.name as project from endpoints.serverless e join access.project p on p.id = e.project_id
+where e.organisation_id = $1 and e.name = $2 and e.deleted_at is null
+
+-- name: of_organisation
+select e.*, p.name as project from endpoints.serverless e join access.project p on p.id = e.project_id
+where e.organisation_id = $1 and e.deleted_at is null order by e.name
+
+-- name: live
+-- Every endpoint that there is, for those who route by it and those who charge for it.
+select id, organisation_id, project_id, name, model, limits::text as limits, suspended
+from endpoints.serverless where deleted_at is null
+
+-- name: keys
+select slot, id, last_four, created_at from access.api_key
+where endpoint_id = $1 and revoked_at is null order by slot
+
+-- name: insert_key
+insert into access.api_key (id, organisation_id, project_id, name, digest, last_four, endpoint_id, slot)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: revoke_keys
+update access.api_key set revoked_at = now(), changed_at = now()
+where endpoint_id = $1 and revoked_at is null and (slot = $2 or $2 is null)
+
+-- name: models
+select distinct model from endpoints.serverless where deleted_at is null

@@ -1,0 +1,261 @@
+"""Sending requests to engines: at once where there is room, else in fair turn, refused when too many wait.
+
+The queue of a model is here, in every gateway, where it is fair between tenants; what is at an engine is
+bounded by a window that keeps first tokens quick. A request that waits is one future and one entry: it costs
+nothing until it is its turn, its client leaves, or it has waited long enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from litestar.types import Receive
+
+from penstock.admission import fair_queue
+from penstock.admission.fair_queue import FairQueue, Urgency
+from penstock.admission.shared_counters import SharedCounters
+from penstock.routing.directory import Directory, Standing, Target
+from penstock.routing.policies import POLICIES
+from penstock.routing.policy import Hint
+from penstock.serving.usage import NOTHING, EngineUsage
+
+TENANTS_MAX = 10_000
+"""Counters of idle tenants kept per model."""
+SHARED_KEEP_S = 600
+"""A tenant that no gateway serves for so long starts anew; it would be lifted to the others anyhow."""
+HOPELESS = {"gone", "off", "unknown"}
+"""Standings of a model that waiting does not change."""
+
+
+class QueueFull(Exception):
+    """As many requests wait as should; nothing was billed, try again after `retry_after_s`."""
+
+    def __init__(self, model: str, limit: str, retry_after_s: int) -> None:
+        super().__init__(f"{model} is busy: {limit}; nothing was billed, try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class NotServed(Exception):
+    """No engine of the model came in time, or none will; nothing was billed."""
+
+    def __init__(self, model: str, waited_s: float, standing: Standing) -> None:
+        waited = f" within {waited_s:.0f} s" if waited_s else ""
+        super().__init__(
+            f"no engine of {model} became free{waited} ({standing}); nothing was billed, "
+            f"try again in {standing.retry_after_s} s"
+        )
+        self.retry_after_s = standing.retry_after_s
+
+
+class ClientGone(Exception):
+    """The client left while its request waited."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One request that wants an engine."""
+
+    model: str
+    tenant: int
+    weight: float
+    urgency: Urgency
+    hint: Hint
+    tokens: float
+    """What it will take, in weighted tokens, as far as can be said before: its prompt."""
+    turn: asyncio.Future[Slot] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A place at an engine, to be given back exactly once."""
+
+    ticket: Ticket
+    target: Target
+    charged: float
+    """Weighted tokens that its tenant's counter stands higher for it."""
+    waited_s: float = 0.0
+    waking: bool = False
+    """Whether no engine was ready when it came."""
+    retries: int = 0
+    """How many engines failed it before this one."""
+
+
+class Dispatcher:
+    """The queues of one gateway, by model."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        counters: SharedCounters,
+        *,
+        wanted: Callable[[str], None],
+        clock: Callable[[], float],
+        dice: random.Random,
+    ) -> None:
+        """`wanted` is told of a model that somebody waits for and no engine serves."""
+        self._directory = directory
+        self._counters = counters
+        self._shared: set[tuple[str, int]] = set()
+        """Whose service is followed over all gateways, per model."""
+        self._wanted = wanted
+        self._clock = clock
+        self._dice = dice
+        self._queues: dict[str, FairQueue[Ticket]] = {}
+        self._waiting_tokens: dict[str, float] = {}
+        self._asked_at_s: dict[str, float] = {}
+
+    def waiting(self, model: str) -> tuple[int, float]:
+        """How many requests for a model wait here, and their weighted tokens as far as they are known."""
+        queue = self._queues.get(model)
+        return (len(queue), self._waiting_tokens.get(model, 0.0)) if queue is not None else (0, 0.0)
+
+    def asked_at(self, model: str) -> float | None:
+        """When, by the clock handed in, the model was last asked for here."""
+        return self._asked_at_s.get(model)
+
+    @property
+    def models(self) -> list[str]:
+        """The models that were asked for here."""
+        return list(self._asked_at_s)
+
+    async def acquire(self, ticket: Ticket, receive: Receive) -> Slot:
+        """Get a place at an engine, in fair turn.
+
+        Raises QueueFull at once when too many wait, NotServed when no engine comes, and ClientGone when the
+        client leaves first.
+        """
+        queue = self._queue(ticket.model)
+        self._asked_at_s[ticket.model] = self._clock()
+        if not len(queue) and (candidates := self._open(ticket.model)):
+            queue.arrive(ticket.tenant, weight=ticket.weight)
+            return self._seat(ticket, candidates)
+        began_s = self._clock()
+        settings = self._directory.settings(ticket.model)
+        waking = not self._directory.has_ready(ticket.model)
+        if waking:
+            standing = self._directory.standing(ticket.model)
+            if standing.state in HOPELESS:
+                raise NotServed(ticket.model, 0, standing)
+            self._wanted(ticket.model)
+        if not queue.has_room(ticket.tenant, settings.waiting_max):
+            waiting = queue.waiting(ticket.tenant)
+            raise QueueFull(
+                ticket.model, f"{waiting} requests of yours and {len(queue)} in all wait already", 1
+            )
+        slot = await self._wait(ticket, queue, receive, settings.wait_max_s)
+        slot.waited_s, slot.waking = self._clock() - began_s, waking
+        return slot
+
+    def retry(self, slot: Slot, tried: list[Target]) -> Slot | None:
+        """Get a place at an engine that was not tried yet, now or never, for a request whose slot failed."""
+        self.charge(slot, NOTHING)
+        candidates = [target for target in self._open(slot.ticket.model) if target not in tried]
+        if not candidates:
+            return None
+        again = self._seat(slot.ticket, candidates)
+        again.waited_s, again.waking, again.retries = slot.waited_s, slot.waking, slot.retries + 1
+        return again
+
+    def charge(self, slot: Slot, usage: EngineUsage) -> None:
+        """Count what a request has taken so far, as the engine counts it: the counts that are billed."""
+        taken = fair_queue.service(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens)
+        self._serve(slot.ticket.model, slot.ticket.tenant, taken - slot.charged)
+        slot.charged = taken
+
+    def release(self, slot: Slot) -> None:
+        """Give the place back; whoever is next takes it."""
+        slot.target.leave(slot.ticket.tokens)
+        self.fill(slot.ticket.model)
+
+    def fill(self, model: str) -> None:
+        """Send those who wait, as far as there is room: called when there may be more of it."""
+        queue = self._queue(model)
+        while len(queue):
+            candidates = self._open(model)
+            if not candidates:
+                return
+            ticket = queue.pop()
+            if ticket is None or ticket.turn is None or ticket.turn.done():
+                continue
+            ticket.turn.set_result(self._seat(ticket, candidates))
+
+    def fill_all(self) -> None:
+        """The same for every model: engines came, or windows grew."""
+        for model, queue in self._queues.items():
+            self.fill(model)
+            for tenant in queue.forget(TENANTS_MAX):
+                self._counters.forget(_shared_name(model, tenant))
+                self._shared.discard((model, tenant))
+
+    def _queue(self, model: str) -> FairQueue[Ticket]:
+        queue = self._queues.get(model)
+        if queue is None:
+            queue = self._queues[model] = FairQueue()
+        return queue
+
+    def _serve(self, model: str, tenant: int, amount: float) -> None:
+        """Count service given here, and let the other gateways know; theirs counts here as it is heard of."""
+        queue = self._queue(model)
+        queue.charge(tenant, amount)
+        name = _shared_name(model, tenant)
+        if (model, tenant) not in self._shared:
+            self._shared.add((model, tenant))
+            self._counters.watch(name, lambda others: queue.charge(tenant, others))
+        self._counters.add(name, amount, SHARED_KEEP_S)
+
+    def _open(self, model: str) -> list[Target]:
+        """The engines that may have one more request now."""
+        now_s = self._clock()
+        return [target for target in self._directory.targets(model) if target.open(now_s)]
+
+    def _seat(self, ticket: Ticket, candidates: list[Target]) -> Slot:
+        """Take a place, and let the tenant's counter rise by what the request will surely take."""
+        policy = self._directory.settings(ticket.model).policy
+        target = (
+            candidates[0] if len(candidates) == 1 else POLICIES[policy](candidates, ticket.hint, self._dice)
+        )
+        target.enter(ticket.tokens)
+        self._serve(ticket.model, ticket.tenant, ticket.tokens)
+        return Slot(ticket, target, charged=ticket.tokens)
+
+    async def _wait(
+        self, ticket: Ticket, queue: FairQueue[Ticket], receive: Receive, wait_max_s: float
+    ) -> Slot:
+        """Wait for the turn; whatever else happens first, the ticket is out of the queue afterwards."""
+        turn: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        ticket.turn = turn
+        queue.push(ticket.tenant, ticket, weight=ticket.weight, urgency=ticket.urgency)
+        self._waiting_tokens[ticket.model] = self._waiting_tokens.get(ticket.model, 0.0) + ticket.tokens
+        left = asyncio.ensure_future(_until_gone(receive))
+        try:
+            either: set[asyncio.Future[Any]] = {turn, left}
+            await asyncio.wait(either, timeout=wait_max_s, return_when=asyncio.FIRST_COMPLETED)
+            if left.done():
+                raise ClientGone
+            if not turn.done():
+                raise NotServed(ticket.model, wait_max_s, self._directory.standing(ticket.model))
+        except BaseException:
+            if turn.done():
+                self.charge(turn.result(), NOTHING)
+                self.release(turn.result())
+            else:
+                turn.cancel()
+                queue.remove(ticket.tenant, ticket)
+            raise
+        finally:
+            self._waiting_tokens[ticket.model] -= ticket.tokens
+            left.cancel()
+        return turn.result()
+
+
+def _shared_name(model: str, tenant: int) -> str:
+    return f"service:{model}:{tenant}"
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
