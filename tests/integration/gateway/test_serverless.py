@@ -168,3 +168,13 @@ async def test_a_name_is_taken_once(bench: Any) -> None:
         again = await client.post(API, json={"name": "front-desk", "model": MODEL})
     assert (again.status_code, again.json()["param"]) == (400, "name")
     assert "choose another name" in again.json()["detail"]
+
+
+async def test_a_model_must_be_named_where_no_endpoint_has_one(bench: Any, chat: Body) -> None:
+    await bench.start_engine()
+    made = await make(bench)
+    assert (await call(bench, chat(model=""), made["primary_key"])).status_code == 200
+    async with bench.client() as client:
+        answer = await client.post("/v1/chat/completions", content=chat(model=""), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
+    assert answer.json()["error"]["code"] == "missing_required_parameter"

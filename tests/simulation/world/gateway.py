@@ -19,10 +19,12 @@ from penstock.admission.credit.lending import Lender
 from penstock.admission.credit.wallets import Wallets
 from penstock.admission.funds import Ask as MayAsk
 from penstock.admission.funds import Funds
-from penstock.admission.room import Overloaded
-from penstock.routing.directory import Directory, NoEngine
+from penstock.admission.shared_counters import SharedCounters
+from penstock.routing.directory import Directory
 from penstock.serving.call import Call, Surface, UsageView
 from penstock.serving.conduct import Conductor, EngineFailed, EngineRefused, MeteringFailed
+from penstock.serving.dispatch import ClientGone, Dispatcher, NotServed, QueueFull
+from penstock.serving.load import FirstTokens
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.relay import Patience
 from penstock_base import ids
@@ -35,9 +37,11 @@ from penstock_engines.registry import Registered
 if TYPE_CHECKING:
     from world.simulation import Host, Simulation
 
-REFUSALS = (NoEngine, Overloaded, EngineRefused, EngineFailed, MeteringFailed)
+REFUSALS = (QueueFull, NotServed, EngineRefused, EngineFailed, MeteringFailed)
 """What the edge puts into words."""
 FOLLOW_EVERY_S = 1.0
+NO_REDIS = "redis://127.0.0.1:1"
+"""Never connected to: nobody runs the counters' loop."""
 PROMPT_SLACK_TOKENS = 50
 """How much longer a prompt may be than it is, as far as the edge can tell."""
 
@@ -98,8 +102,18 @@ class Gateway:
                 for engine in world.engines
             ]
         )
+        dispatcher = Dispatcher(
+            self.directory,
+            SharedCounters(NO_REDIS),
+            wanted=lambda model: None,
+            clock=world.loop.time,
+            dice=world.rng,
+        )
         self.conductor = Conductor(
-            self.directory, WatchedMeter(self), Patience(options.first_byte_s, options.stall_s)
+            dispatcher,
+            WatchedMeter(self),
+            Patience(options.first_byte_s, options.stall_s),
+            FirstTokens(world.loop.time),
         )
         pool: Any = world.database.pool("gateway", 10.0)
         self.wallets = Wallets()
@@ -174,6 +188,8 @@ class Gateway:
             client.settle(End.REFUSED, type(refusal).__name__)
         except REFUSALS as refusal:
             client.settle(End.FAILED, type(refusal).__name__)
+        except ClientGone:
+            client.settle(End.LEFT)
         except asyncio.CancelledError:
             client.settle(End.BROKEN, "the gateway stopped")
             raise

@@ -145,7 +145,7 @@ MUTANTS = [
         [
             Change(
                 "penstock.serving.conduct:Conductor._run_on",
-                "usage = await receipts.fetch(target.address, call.request_id)",
+                "usage = await receipts.fetch(slot.target.address, call.request_id)",
                 "usage = None",
             )
         ],
