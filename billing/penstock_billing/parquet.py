@@ -47,6 +47,13 @@ COLUMNS = {
     "endpoint": "text",
     "funding": "text",
     "wallet_project_id": "int64",
+    "admit_us": "int64",
+    "wait_us": "int64",
+    "wake_us": "int64",
+    "retries": "int32",
+    "policy": "text",
+    "candidates": "int32",
+    "pool_version": "int32",
 }
 """Of usage_event, every one, with its kind: a file is the whole truth about its events."""
 SUMMED = (

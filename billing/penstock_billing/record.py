@@ -90,7 +90,7 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """HTTP status the client was given; 0 when it left before one."""
     streamed: bool
     queue_us: Duration
-    """Microseconds between arrival and the engine taking the request."""
+    """Microseconds between arrival and its being sent to the engine that it ended at."""
     first_token_us: Duration
     """Microseconds between arrival and the first token; 0 when none came."""
     duration_us: Duration
@@ -109,6 +109,20 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     funding: Funding = Funding.POSTPAID
     wallet_project_id: Id = 0
     """The project whose wallet pays; 0 is the organisation's own."""
+    admit_us: Duration = 0
+    """Microseconds of `queue_us` until it was let in: its body read, its key, limits and credit checked."""
+    wait_us: Duration = 0
+    """Microseconds of `queue_us` that it waited for its turn; the rest was lost at engines that failed it."""
+    wake_us: Duration = 0
+    """Microseconds of `wait_us` in which no engine of its model was ready."""
+    retries: Count = 0
+    """Engines that failed it before this one."""
+    policy: Name = ""
+    """The routing policy that chose the engine; empty in records from before this was kept."""
+    candidates: Count = 0
+    """Engines with room that the policy chose from."""
+    pool_version: Count = 0
+    """The version of its pool that the engine ran; 0 is not known."""
 
     def __post_init__(self) -> None:
         if self.cached_tokens > self.input_tokens:

@@ -53,6 +53,8 @@ def usage(rng: random.Random) -> UsageRecord:
         cost_nano_usd=rng.choice((0, rng.randint(1, 90_000))) if outcome.billable else 0,
         funding=funding,
         wallet_project_id=wallet.project_id,
+        wake_us=rng.randint(0, 9_000_000),
+        policy=rng.choice(("", "least_load")),
     )
 
 

@@ -29,7 +29,14 @@ create temporary table if not exists usage_stage (
   batch             boolean,
   endpoint          text,
   funding           text,
-  wallet_project_id bigint
+  wallet_project_id bigint,
+  admit_us          bigint,
+  wait_us           bigint,
+  wake_us           bigint,
+  retries           integer,
+  policy            text,
+  candidates        integer,
+  pool_version      integer
 ) on commit delete rows
 
 -- name: add_cursor
@@ -59,14 +66,16 @@ with added as (
     event_id, ended_at, organisation_id, project_id, key_id, request_id, client_request_id, surface, model,
     price_version, input_tokens, cached_tokens, output_tokens, reasoning_tokens, outcome, status, streamed,
     queue_us, first_token_us, duration_us, replica, cost_nano_usd, ledger_transaction_id,
-    images, audio_ms, documents, batch, endpoint, funding, wallet_project_id
+    images, audio_ms, documents, batch, endpoint, funding, wallet_project_id,
+    admit_us, wait_us, wake_us, retries, policy, candidates, pool_version
   )
   select
     event_id, timestamptz 'epoch' + ended_ms * interval '1 millisecond', organisation_id, project_id, key_id,
     request_id, client_request_id, surface, model, price_version, input_tokens, cached_tokens, output_tokens,
     reasoning_tokens, outcome, status, streamed, queue_us, first_token_us, duration_us, replica,
     cost_nano_usd, case when cost_nano_usd <> 0 then $1::bigint end,
-    images, audio_ms, documents, batch, endpoint, funding, wallet_project_id
+    images, audio_ms, documents, batch, endpoint, funding, wallet_project_id,
+    admit_us, wait_us, wake_us, retries, policy, candidates, pool_version
   from usage_stage
   -- Of days whose events are in a file there are the ids to tell what comes again; other records skip the look.
   where timestamptz 'epoch' + ended_ms * interval '1 millisecond' >= (

@@ -17,6 +17,7 @@ from litestar.types import Receive, Send
 from penstock.observe import metrics
 from penstock.routing.directory import Target
 from penstock.serving import last_events, receipts
+from penstock.serving import way as ways
 from penstock.serving.call import Call, Surface
 from penstock.serving.dispatch import Dispatcher, Slot, Ticket
 from penstock.serving.load import FirstTokens
@@ -25,6 +26,7 @@ from penstock.serving.notes import Notes
 from penstock.serving.relay import Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
 from penstock.serving.usage import NOTHING, EngineUsage
 from penstock.serving.watch import Watch
+from penstock.serving.way import Way
 from penstock_base import money
 from penstock_billing.errors import JournalError
 from penstock_billing.record import Outcome
@@ -114,6 +116,7 @@ class Conductor:
             call.urgency,
             call.hint,
             tokens=len(call.body) / BYTES_PER_TOKEN,
+            admitted_ns=time.perf_counter_ns(),
         )
         slot = await self._dispatcher.acquire(ticket, receive)
         in_flight = metrics.model_figures(call.card.id).in_flight
@@ -141,11 +144,8 @@ class Conductor:
             Outcome.ENGINE_FAILED,
             502,
             NOTHING,
-            replica=last.target.id,
-            queue_us=int(last.waited_s * 1e6),
+            ways.of(call, last, time.perf_counter_ns()),
             first_data_ns=0,
-            retries=last.retries,
-            wake_us=int(last.waited_s * 1e6) if last.waking else 0,
         )
         _record(self._meter, call, lost)
         raise EngineFailed("no engine answered; nothing was billed, try again")
@@ -179,13 +179,15 @@ class Conductor:
         headers: Headers,
     ) -> bool:
         """Run the call on one connection; False when no byte of an answer came."""
-        watch = self._watch(call, slot) if call.streamed else None
+        sent_ns = time.perf_counter_ns()
+        way = ways.of(call, slot, sent_ns)
+        watch = self._watch(call, slot, way) if call.streamed else None
         relay = (
             StreamRelay(connection, self._patience, call, send, headers, watch)
             if call.streamed
             else WholeRelay(connection, self._patience)
         )
-        attempt = Attempt(self._meter, self._dispatcher, call, slot, relay)
+        attempt = Attempt(self._meter, self._dispatcher, call, slot, relay, way, sent_ns)
         relay.on_first_data = lambda: self._first_data(call, slot, attempt)
         connection.send(request, relay)
         # Until the relay tells how it ended, a cancellation is the server giving up waiting for us.
@@ -210,9 +212,9 @@ class Conductor:
             await _end_whole(attempt, outcome, usage, send, headers)
         return True
 
-    def _watch(self, call: Call, slot: Slot) -> Watch:
+    def _watch(self, call: Call, slot: Slot, way: Way) -> Watch:
         """What is done now and then while a stream runs."""
-        notes = Notes(self._meter, call, slot.target) if call.noted else None
+        notes = Notes(self._meter, call, slot.target, way) if call.noted else None
         return Watch(call, self._dispatcher, slot, notes)
 
     def _first_data(self, call: Call, slot: Slot, attempt: Attempt) -> None:
@@ -230,16 +232,25 @@ class Conductor:
 class Attempt:
     """A call at one engine, to be settled exactly once."""
 
-    __slots__ = ("call", "dispatcher", "meter", "queue_us", "relay", "sent_ns", "slot")
+    __slots__ = ("call", "dispatcher", "meter", "relay", "sent_ns", "slot", "way")
 
-    def __init__(self, meter: Meter, dispatcher: Dispatcher, call: Call, slot: Slot, relay: Relay) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        dispatcher: Dispatcher,
+        call: Call,
+        slot: Slot,
+        relay: Relay,
+        way: Way,
+        sent_ns: int,
+    ) -> None:
         self.meter = meter
         self.dispatcher = dispatcher
         self.call = call
         self.slot = slot
         self.relay = relay
-        self.sent_ns = time.perf_counter_ns()
-        self.queue_us = (self.sent_ns - call.started_ns) // 1000
+        self.way = way
+        self.sent_ns = sent_ns
 
     def settle(self, outcome: Outcome, receipt: EngineUsage | None) -> tuple[Outcome, int]:
         """Record the end: how it finally counts, and the cost in nano-dollars; raises MeteringFailed."""
@@ -256,11 +267,8 @@ class Attempt:
             outcome,
             200 if begun else STATUSES[outcome],
             usage or NOTHING,
-            replica=self.slot.target.id,
-            queue_us=self.queue_us,
+            self.way,
             first_data_ns=self.relay.first_data_ns,
-            retries=self.slot.retries,
-            wake_us=int(self.slot.waited_s * 1e6) if self.slot.waking else 0,
         )
         return outcome, _record(self.meter, self.call, end)
 

@@ -66,6 +66,8 @@ class Ticket:
     hint: Hint
     tokens: float
     """What it will take, in weighted tokens, as far as can be said before: its prompt."""
+    admitted_ns: int = 0
+    """time.perf_counter_ns() when it was let in."""
     turn: asyncio.Future[Slot] | None = None
 
 
@@ -77,9 +79,13 @@ class Slot:
     target: Target
     charged: float
     """Weighted tokens that its tenant's counter stands higher for it."""
+    policy: str
+    """What chose the engine."""
+    candidates: int
+    """How many had room."""
     waited_s: float = 0.0
-    waking: bool = False
-    """Whether no engine was ready when it came."""
+    wake_s: float = 0.0
+    """How much of it no engine was ready."""
     retries: int = 0
     """How many engines failed it before this one."""
 
@@ -107,6 +113,10 @@ class Dispatcher:
         self._queues: dict[str, FairQueue[Ticket]] = {}
         self._waiting_tokens: dict[str, float] = {}
         self._asked_at_s: dict[str, float] = {}
+        self._asleep: set[str] = set()
+        """Models that somebody waits for and no engine is ready of, as far as was seen."""
+        self._woken_s: dict[str, float] = {}
+        """When such a model had an engine again."""
 
     def waiting(self, model: str) -> tuple[int, float]:
         """How many requests for a model wait here, and their weighted tokens as far as they are known."""
@@ -140,6 +150,7 @@ class Dispatcher:
             standing = self._directory.standing(ticket.model)
             if standing.state in HOPELESS:
                 raise NotServed(ticket.model, 0, standing)
+            self._asleep.add(ticket.model)
             self._wanted(ticket.model)
         if not queue.has_room(ticket.tenant, settings.waiting_max):
             waiting = queue.waiting(ticket.tenant)
@@ -147,7 +158,10 @@ class Dispatcher:
                 ticket.model, f"{waiting} requests of yours and {len(queue)} in all wait already", 1
             )
         slot = await self._wait(ticket, queue, receive, settings.wait_max_s)
-        slot.waited_s, slot.waking = self._clock() - began_s, waking
+        now_s = self._clock()
+        slot.waited_s = now_s - began_s
+        if waking:
+            slot.wake_s = min(max(self._woken_s.get(ticket.model, now_s) - began_s, 0.0), slot.waited_s)
         return slot
 
     def retry(self, slot: Slot, tried: list[Target]) -> Slot | None:
@@ -157,7 +171,7 @@ class Dispatcher:
         if not candidates:
             return None
         again = self._seat(slot.ticket, candidates)
-        again.waited_s, again.waking, again.retries = slot.waited_s, slot.waking, slot.retries + 1
+        again.waited_s, again.wake_s, again.retries = slot.waited_s, slot.wake_s, slot.retries + 1
         return again
 
     def charge(self, slot: Slot, usage: EngineUsage) -> None:
@@ -175,6 +189,9 @@ class Dispatcher:
         """Send those who wait, as far as there is room: called when there may be more of it."""
         queue = self._queue(model)
         while len(queue):
+            if model in self._asleep and self._directory.has_ready(model):
+                self._asleep.discard(model)
+                self._woken_s[model] = self._clock()
             candidates = self._open(model)
             if not candidates:
                 return
@@ -220,7 +237,7 @@ class Dispatcher:
         )
         target.enter(ticket.tokens)
         self._serve(ticket.model, ticket.tenant, ticket.tokens)
-        return Slot(ticket, target, charged=ticket.tokens)
+        return Slot(ticket, target, ticket.tokens, policy.value, len(candidates))
 
     async def _wait(
         self, ticket: Ticket, queue: FairQueue[Ticket], receive: Receive, wait_max_s: float

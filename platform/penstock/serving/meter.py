@@ -7,6 +7,7 @@ import time
 from penstock.observe import logs, metrics
 from penstock.serving.call import Call
 from penstock.serving.usage import EngineUsage
+from penstock.serving.way import Way
 from penstock_billing import rating
 from penstock_billing.errors import JournalError
 from penstock_billing.journal import Journal
@@ -18,37 +19,16 @@ from penstock_billing.unrecorded import Unrecorded
 class Settlement:
     """How a request ended, as far as its relay knows."""
 
-    __slots__ = (
-        "first_data_ns",
-        "outcome",
-        "queue_us",
-        "replica",
-        "retries",
-        "status",
-        "usage",
-        "wake_us",
-    )
+    __slots__ = ("first_data_ns", "outcome", "status", "usage", "way")
 
     def __init__(
-        self,
-        outcome: Outcome,
-        status: int,
-        usage: EngineUsage,
-        *,
-        replica: str,
-        queue_us: int,
-        first_data_ns: int,
-        retries: int = 0,
-        wake_us: int = 0,
+        self, outcome: Outcome, status: int, usage: EngineUsage, way: Way, *, first_data_ns: int
     ) -> None:
         self.outcome = outcome
         self.status = status
         self.usage = usage
-        self.replica = replica
-        self.queue_us = queue_us
+        self.way = way
         self.first_data_ns = first_data_ns
-        self.retries = retries
-        self.wake_us = wake_us
 
 
 class Meter:
@@ -95,7 +75,7 @@ class Meter:
 
 def _record(call: Call, end: Settlement, now_ns: int) -> UsageRecord:
     """The record of a call that ended, or would have ended, so."""
-    usage = end.usage
+    usage, way = end.usage, end.way
     return UsageRecord(
         event_id=call.event_id,
         ended_ms=time.time_ns() // 1_000_000,
@@ -114,10 +94,10 @@ def _record(call: Call, end: Settlement, now_ns: int) -> UsageRecord:
         outcome=end.outcome,
         status=end.status,
         streamed=call.streamed,
-        queue_us=end.queue_us,
+        queue_us=way.queue_us,
         first_token_us=(end.first_data_ns - call.started_ns) // 1000 if end.first_data_ns else 0,
         duration_us=(now_ns - call.started_ns) // 1000,
-        replica=end.replica,
+        replica=way.replica,
         cost_nano_usd=(
             rating.cost_nano_usd(
                 call.price,
@@ -131,6 +111,13 @@ def _record(call: Call, end: Settlement, now_ns: int) -> UsageRecord:
         endpoint=call.endpoint,
         funding=call.charge.funding,
         wallet_project_id=call.charge.wallet_project_id,
+        admit_us=way.admit_us,
+        wait_us=way.wait_us,
+        wake_us=way.wake_us,
+        retries=way.retries,
+        policy=way.policy,
+        candidates=way.candidates,
+        pool_version=way.pool_version,
     )
 
 

@@ -16,6 +16,7 @@ from penstock.serving import receipts
 from penstock.serving.call import Call
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.usage import EngineUsage, PromptDetails
+from penstock.serving.way import Way
 from penstock_billing.record import Outcome
 
 NOTE_TOKENS = 256
@@ -35,15 +36,15 @@ class Notes:
         "_meter",
         "_noted",
         "_noted_s",
-        "_queue_us",
         "_target",
+        "_way",
     )
 
-    def __init__(self, meter: Meter, call: Call, target: Target) -> None:
+    def __init__(self, meter: Meter, call: Call, target: Target, way: Way) -> None:
         self._meter = meter
         self._call = call
         self._target = target
-        self._queue_us = (time.perf_counter_ns() - call.started_ns) // 1000
+        self._way = way
         self._first_ns = 0
         self._noted = -1
         self._noted_s = time.monotonic()
@@ -78,8 +79,7 @@ class Notes:
                 Outcome.RECOVERED,
                 200,
                 msgspec.structs.replace(usage, prompt_tokens_details=cached),
-                replica=self._target.registered.id,
-                queue_us=self._queue_us,
+                self._way,
                 first_data_ns=self._first_ns,
             ),
         )

@@ -107,6 +107,27 @@ async def test_a_day_moves_to_a_file_and_comes_back_as_it_was(
         await archive.restore(connection, files, DAY)
 
 
+async def test_a_file_of_before_a_column_came_is_brought_back(
+    connection: asyncpg.Connection,
+    journal: Journal,
+    make: Make,
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await ship(connection, journal, on_day(make, 20, policy="", pool_version=0))
+    before = await events(connection)
+    added = ("admit_us", "wait_us", "wake_us", "retries", "policy", "candidates", "pool_version")
+    older = {name: kind for name, kind in parquet.COLUMNS.items() if name not in added}
+    with monkeypatch.context() as patched:
+        patched.setattr(parquet, "COLUMNS", older)
+        columns = archive.SQL["events_of_day"].replace(", " + ", ".join(added), "")
+        patched.setitem(archive.SQL, "events_of_day", columns)
+        await archive.file_day(connection, files, DAY)
+    assert await events(connection) == []
+    await archive.restore(connection, files, DAY)
+    assert await events(connection) == before
+
+
 async def test_a_file_has_every_column_of_an_event(connection: asyncpg.Connection) -> None:
     columns = await connection.fetch(
         "select column_name, is_nullable from information_schema.columns "

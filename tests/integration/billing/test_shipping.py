@@ -23,6 +23,17 @@ async def connection(database: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection
         yield one
 
 
+WHY = {
+    "admit_us": 1,
+    "wait_us": 2,
+    "wake_us": 3,
+    "retries": 4,
+    "policy": "least_load",
+    "candidates": 5,
+    "pool_version": 6,
+}
+
+
 def append(journal: Journal, records: list[UsageRecord]) -> list[UsageRecord]:
     for each in records:
         journal.append(each)
@@ -52,7 +63,7 @@ async def test_every_field_of_a_record_arrives(
     connection: asyncpg.Connection, journal: Journal, make: Make
 ) -> None:
     (record,) = append(
-        journal, [make(client_request_id="mine", reasoning_tokens=3, status=499, streamed=False)]
+        journal, [make(client_request_id="mine", reasoning_tokens=3, status=499, streamed=False, **WHY)]
     )
     await ship(connection, journal)
     row = await connection.fetchrow("select * from billing.usage_event")

@@ -46,6 +46,8 @@ async def test_requests_for_a_sleeping_model_wait_and_are_answered_when_it_wakes
     assert [answer.status_code for answer in answers] == [200] * 5
     event = await bench.event(answers[0].headers["x-request-id"])
     assert event["queue_us"] > 100_000
+    assert 100_000 < event["wake_us"] <= event["wait_us"] <= event["queue_us"] - event["admit_us"]
+    assert (event["candidates"], event["policy"], event["retries"]) == (1, "prefix_affinity", 0)
     await until_waiting(bench, 0)
 
 

@@ -124,10 +124,15 @@ async def test_an_engine_that_is_gone_is_passed_over_for_another(bench: Any, cha
     dead.process.kill()
     await dead.process.wait()
     async with bench.client() as client:
+        events = []
         for _ in range(4):
             answer = await client.post("/v1/chat/completions", content=chat(), headers=JSON)
             assert answer.status_code == 200
-            assert (await bench.event(answer.headers["x-request-id"]))["replica"] == "b"
+            events.append(await bench.event(answer.headers["x-request-id"]))
+    assert {event["replica"] for event in events} == {"b"}
+    # Of one conversation, so the dead one was asked first until it was left alone.
+    assert {event["retries"] for event in events} <= {0, 1}
+    assert {event["candidates"] for event in events if event["retries"]} <= {1}
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -13,7 +13,7 @@ from penstock_billing.testing import usage_record
 
 BOOT = bytes(range(16))
 # Their last byte is not 0: one that is would be there again behind a cut, in the zeros of reserved room.
-BODIES = [record.encode(usage_record(output_tokens=n, wallet_project_id=1)) for n in range(5)]
+BODIES = [record.encode(usage_record(output_tokens=n, pool_version=1)) for n in range(5)]
 WHOLE = frames.header(BOOT, 7) + b"".join(frames.frame(body) for body in BODIES)
 STARTS = [
     frames.HEADER_BYTES + sum(frames.FRAME.size + len(b) for b in BODIES[:n]) for n in range(len(BODIES) + 1)

@@ -20,11 +20,18 @@ def test_the_order_of_the_fields_is_the_format_and_stays() -> None:
         *(bytes(16), 0, 1, 1, "key_example", "req_example", None, "chat.completions"),
         *("penstock/demo-chat", 1, 100, 40, 20, 5, "done", 200, True, 120, 30_000, 400_000),
         *("demo-chat-0", 12_345, 0, 0, 0, False, "", "postpaid", 0),
+        *(0, 0, 0, 0, "", 0, 0),
     ]
 
 
 def test_a_record_of_the_first_release_is_read() -> None:
     fields = msgspec.structs.astuple(EXAMPLE)[:22]
+    assert record.decode(msgspec.msgpack.encode(fields)) == EXAMPLE
+
+
+def test_a_record_of_before_its_way_was_kept_is_read() -> None:
+    fields = msgspec.structs.astuple(EXAMPLE)[:29]
+    assert fields[-1] == EXAMPLE.wallet_project_id
     assert record.decode(msgspec.msgpack.encode(fields)) == EXAMPLE
 
 

@@ -96,7 +96,7 @@ async def test_who_has_to_wait_gets_the_place_that_becomes_free() -> None:
     bench.now_s = 3
     bench.dispatcher.release(first)
     slot = await second
-    assert (slot.target.id, slot.waited_s, slot.waking) == ("e0", 3, False)
+    assert (slot.target.id, slot.waited_s, slot.wake_s) == ("e0", 3, 0)
     assert bench.dispatcher.waiting(MODEL)[0] == 0
 
 
@@ -139,7 +139,20 @@ async def test_a_model_without_an_engine_is_asked_for_once_and_wakes() -> None:
     bench.now_s = 4
     bench.engines(1)
     slot = await asked
-    assert (slot.waking, slot.waited_s) == (True, 4)
+    assert (slot.wake_s, slot.waited_s) == (4, 4)
+
+
+async def test_what_is_waited_after_the_model_woke_is_no_waking() -> None:
+    bench = Bench()
+    first, second = bench.ask(), bench.ask()
+    await turn_over()
+    bench.now_s = 4
+    bench.engines(1)
+    bench.now_s = 9
+    bench.dispatcher.release(await first)
+    slot = await second
+    assert (slot.wake_s, slot.waited_s) == (4, 9)
+    assert ((await first).policy, (await first).candidates) == ("least_load", 1)
 
 
 async def test_too_many_are_refused_at_once_and_others_still_find_room() -> None:
