@@ -18,6 +18,8 @@ from penstock_base import money
 from penstock_catalog import flags
 
 GIB: Final = 2**30
+ADAPTER_RANKS: Final = (0, 8, 16, 32, 64, 128, 256)
+"""Of the ranks that vLLM makes room for (vllm.config.lora.MaxLoRARanks)."""
 ATTENTION_PUBLISHED: Final = datetime.date(2017, 6, 12)
 """No model that vLLM serves is older than the transformer itself."""
 
@@ -139,6 +141,8 @@ Gib = Annotated[float, Meta(gt=0, description="a number above 0")]
 CacheMib = Annotated[int, Meta(ge=16, le=1_048_576, description="a whole number from 16 to 1048576")]
 Requests = Annotated[int, Meta(ge=1, le=4096, description="a whole number from 1 to 4096")]
 Choices = Annotated[int, Meta(ge=1, le=128, description="a whole number from 1 to 128")]
+AdapterRank = Annotated[int, Meta(ge=0, le=256, description="one of 0, 8, 16, 32, 64, 128, 256")]
+Adapters = Annotated[int, Meta(ge=1, le=256, description="a whole number from 1 to 256")]
 Notes = Annotated[str, Meta(max_length=2000, description="text of at most 2000 characters")]
 
 
@@ -226,6 +230,11 @@ class EngineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         Count | None, Meta(description="most tokens of one answer; null: the context")
     ] = None
     choices_max: Annotated[Choices, Meta(description="most choices (`n`) of one request")] = 8
+    adapter_rank_max: Annotated[AdapterRank, Meta(description="largest rank of adapters; 0: takes none")] = 0
+    adapters_together: Annotated[Adapters, Meta(description="adapters computed together in one step")] = 4
+    adapters_kept: Annotated[
+        Adapters, Meta(description="adapters in an engine's memory; at least adapters_together")
+    ] = 16
     extra: Annotated[dict[str, str], Meta(description="reviewed vLLM flags, without dashes; see below")] = {}
 
     def relations(self) -> Iterator[tuple[str, str]]:
@@ -233,6 +242,14 @@ class EngineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         for name, value in self.extra.items():
             if problem := flags.problem(name, value):
                 yield f"extra.{name}", problem
+        if self.adapter_rank_max not in ADAPTER_RANKS:
+            ranks = ", ".join(str(rank) for rank in ADAPTER_RANKS)
+            yield "adapter_rank_max", f"{self.adapter_rank_max} is not one of {ranks}"
+        if self.adapters_kept < self.adapters_together:
+            yield (
+                "adapters_kept",
+                f"{self.adapters_kept} is less than adapters_together ({self.adapters_together})",
+            )
 
 
 class ModelCard(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -319,6 +336,8 @@ class ModelCard(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 "engine.reasoning_parser",
                 "capabilities has reasoning: name vLLM's parser for this model's thoughts",
             )
+        if self.engine.adapter_rank_max and self.task is not Task.CHAT:
+            yield "engine.adapter_rank_max", f"only chat models take adapters, and task is {self.task}"
         if self.max_output_tokens > self.context_length:
             yield (
                 "engine.max_output_tokens",

@@ -10,6 +10,7 @@ from penstock_base import database, migrations
 ROOMS = {
     "access": "penstock.access",
     "endpoints": "penstock.endpoints",
+    "adapters": "penstock.adapters",
     "billing": "penstock_billing",
     "engines": "penstock_engines",
     "admission": "penstock.admission",
