@@ -15,7 +15,7 @@ from penstock_engines.inventory import Claim
 from penstock_engines.launch import Launcher
 from penstock_engines.plan import Present
 from penstock_engines.registry import Registered
-from penstock_engines.replica import Replica, ReplicaState
+from penstock_engines.replica import Replica, ReplicaLimits, ReplicaState
 from penstock_engines.spec import EngineSpec
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Engine:
         version: int,
         claim: Claim,
         folder: Path,
+        limits: ReplicaLimits,
         changed: Callable[[Engine], Awaitable[None]],
     ) -> None:
         """`changed` is awaited on each change of state or reason, before anything follows from it."""
@@ -42,6 +43,7 @@ class Engine:
         self.replica: Replica | None = None
         self.refused = False
         """It cannot be run as described."""
+        self._limits = limits
         self._changed = changed
         self._state = ReplicaState.STARTING
         self._reason = "its weights are being looked for"
@@ -107,7 +109,9 @@ class Engine:
             self.claim.gpus,
             self.claim.gpu_share,
         )
-        self.replica = Replica(spec, launcher, self.folder, self._replica_changed, log=log)
+        self.replica = Replica(
+            spec, launcher, self.folder, self._replica_changed, log=log, limits=self._limits
+        )
         if not self._stopping.is_set():
             await self.replica.run()
             # Not told to stop and yet gone: it cannot be run as described.

@@ -22,9 +22,10 @@ from penstock_billing.shipper import DATABASE_AWAY
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.hub import Hub
 from penstock_engines import inventory, pools, registry
+from penstock_engines.health import Patience
 from penstock_engines.inventory import Inventory
 from penstock_engines.launch import Launcher
-from penstock_engines.replica import Replica, ReplicaState
+from penstock_engines.replica import Replica, ReplicaLimits, ReplicaState
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Fleet:
         self._changes = changes
         self._running = running
         self._boot = boot
+        self._limits = patient(settings.stall_timeout_s)
         self._hub = Hub(settings.hub_endpoint, settings.hub_token or None)
         self._engines: dict[str, Engine] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -84,7 +86,7 @@ class Fleet:
         claim = inventory.place(self._hardware, taken, card)
         engine_id = registry.engine_name(card.id, ids.random_text(4))
         folder = self._settings.engines_folder / engine_id
-        engine = Engine(engine_id, card, version, claim, folder, self._changed)
+        engine = Engine(engine_id, card, version, claim, folder, self._limits, self._changed)
         self._engines[engine_id] = engine
         self._untold.add(engine_id)
         life = engine.run(self._launcher, self._settings.models_folder, self._hub, self._log(engine))
@@ -166,3 +168,13 @@ class Fleet:
             await registry.put(self._pool, engine.registered, self._boot)
             self._untold.discard(engine.id)
         await self._changes.tell(Change.REPLICAS)
+
+
+def patient(stall_s: float) -> ReplicaLimits:
+    """How long an engine may be still: with work, as long as a gateway lets a stream be."""
+    usual = ReplicaLimits()
+    return ReplicaLimits(
+        watch_s=min(usual.watch_s, stall_s / 4),
+        probe_s=min(usual.probe_s, stall_s),
+        patience=Patience(stall_s, min(usual.patience.idle_s, stall_s)),
+    )

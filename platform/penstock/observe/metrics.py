@@ -37,6 +37,11 @@ ABORTS = Counter(
     "Requests that an engine was told to stop and that are charged, by what it said afterwards",
     ["result"],
 )
+BREAKERS_OPENED = Counter(
+    "penstock_engine_breakers_opened",
+    "Times that a gateway left an engine alone for a while since requests failed there",
+    ["model"],
+)
 IDEMPOTENCY = Counter(
     "penstock_idempotency_requests",
     "Requests with an Idempotency-Key or an SDK's retry id, by what became of them",

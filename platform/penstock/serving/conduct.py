@@ -50,6 +50,10 @@ OUTCOMES = {
 }
 CUT_SHORT = frozenset({Ending.CLIENT_GONE, Ending.CREDIT_ENDED})
 """The engine was told to stop, and its receipt says how much it had made until it did."""
+ENGINES_FAULT = frozenset({Ending.STALLED, Ending.BROKEN})
+"""Such an ending counts against the engine; UNREACHED does as well, when no other connection does better."""
+NOBODY_THERE = (ConnectionRefusedError, FileNotFoundError)
+"""Of an engine's socket: its process is gone. Other errors may be those of a busy moment."""
 FAILURES = {
     Outcome.ENGINE_FAILED: "the engine failed before the answer was complete; nothing is billed",
     Outcome.STALLED: "the engine stopped making progress; nothing is billed",
@@ -123,15 +127,17 @@ class Conductor:
         tried: list[Target] = []
         while True:
             in_flight.inc()
+            absent = False
             try:
                 if await self._run_at(slot, call, request, receive, send, headers):
                     return
             except EngineGone as gone:
                 logger.warning("engine unreachable", extra={"replica": slot.target.id, "reason": str(gone)})
+                absent = isinstance(gone.__cause__, NOBODY_THERE)
             finally:
                 self._dispatcher.release(slot)
                 in_flight.dec()
-            slot.target.breaker.failed(time.monotonic())
+            self._failed(slot.target, surely=absent)
             tried.append(slot.target)
             again = self._dispatcher.retry(slot, tried) if len(tried) < ATTEMPTS_MAX else None
             if again is None:
@@ -196,6 +202,7 @@ class Conductor:
             ending = await relay.run(receive)
             if ending is Ending.UNREACHED:
                 return False
+            self._judge(slot.target, attempt, ending)
             if ending is Ending.REFUSED:
                 raise EngineRefused(call.surface, relay.status, b"".join(relay.body))
             outcome = OUTCOMES[ending]
@@ -204,6 +211,7 @@ class Conductor:
             elif ending in CUT_SHORT:
                 usage = await receipts.fetch(slot.target.address, call.request_id)
         except asyncio.CancelledError:
+            slot.target.breaker.undecided()
             attempt.settle(outcome, usage)
             raise
         if isinstance(relay, StreamRelay):
@@ -212,16 +220,40 @@ class Conductor:
             await _end_whole(attempt, outcome, usage, send, headers)
         return True
 
+    def _judge(self, target: Target, attempt: Attempt, ending: Ending) -> None:
+        """Tell an engine's breaker what an ending says of it."""
+        if ending is Ending.FINISHED:
+            target.breaker.worked()
+        elif ending in ENGINES_FAULT or self._given_up(attempt, ending):
+            self._failed(target)
+        else:
+            target.breaker.undecided()
+
+    def _given_up(self, attempt: Attempt, ending: Ending) -> bool:
+        """Whether a client left a stream that had brought nothing for as long as a stall may last."""
+        waited_s = (time.perf_counter_ns() - attempt.sent_ns) / 1e9
+        return (
+            ending is Ending.CLIENT_GONE
+            and attempt.call.streamed
+            and not attempt.relay.first_data_ns
+            and waited_s >= self._patience.stall_s
+        )
+
+    def _failed(self, target: Target, *, surely: bool = False) -> None:
+        """Count an engine's failure."""
+        if target.breaker.failed(time.monotonic(), surely=surely):
+            metrics.BREAKERS_OPENED.labels(target.registered.model).inc()
+            logger.warning("an engine fails: it is left alone for a while", extra={"replica": target.id})
+
     def _watch(self, call: Call, slot: Slot, way: Way) -> Watch:
         """What is done now and then while a stream runs."""
         notes = Notes(self._meter, call, slot.target, way) if call.noted else None
         return Watch(call, self._dispatcher, slot, notes)
 
     def _first_data(self, call: Call, slot: Slot, attempt: Attempt) -> None:
-        """An engine began to answer: it works, and its window learns how long that took."""
+        """An engine began to answer: its window learns how long that took."""
         now_ns = attempt.relay.first_data_ns
         target = slot.target
-        target.breaker.worked()
         if call.streamed:
             # A whole answer comes at its end: how long that took says nothing of waiting.
             took_s = (now_ns - attempt.sent_ns) / 1e9

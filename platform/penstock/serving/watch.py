@@ -1,4 +1,7 @@
-"""What is done now and then while a stream runs: its turn is counted, it is noted, its credit asked."""
+"""What is done now and then while a stream runs: its turn is counted, it is noted, its credit asked.
+
+Tokens are also what an engine's breaker goes by: an answer that has begun is none yet.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ class Watch:
 
     def __call__(self, usage: EngineUsage) -> bool:
         """Whether to go on."""
+        if usage.output_tokens:
+            self._slot.target.breaker.answers()
         self._dispatcher.charge(self._slot, usage)
         if self._notes is not None:
             self._notes(usage)

@@ -124,7 +124,9 @@ async def start_controller(
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-ct-")))
 
-        async def start(*, models: tuple[str, ...] = (), cpu_slots: int = 8, name: str = "a") -> House:
+        async def start(
+            *, models: tuple[str, ...] = (), cpu_slots: int = 8, name: str = "a", stall_timeout_s: float = 60
+        ) -> House:
             settings = Settings(
                 home=folder / name,
                 database_url=database_url,
@@ -136,7 +138,7 @@ async def start_controller(
                 body_bytes_max=100_000,
                 drain_s=2,
                 first_byte_timeout_s=3,
-                stall_timeout_s=1,
+                stall_timeout_s=stall_timeout_s,
                 hub_endpoint="http://127.0.0.1:9",
                 hub_token="",
                 metrics_token="",

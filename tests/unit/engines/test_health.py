@@ -31,17 +31,37 @@ def test_work_without_movement_is_a_stall_only_after_the_patience(busy: EngineFi
         {"generation_tokens": 21},
         {"prompt_tokens": 11},
         {"kv_usage": 0.5},
-        {"running": 2},
-        {"waiting": 3},
     ],
     ids=str,
 )
-def test_any_movement_counts(moved: dict[str, int | float]) -> None:
+def test_any_work_counts(moved: dict[str, int | float]) -> None:
     busy = replace(IDLE, running=1)
     progress = Progress(PATIENCE, 0)
     assert (
         look(progress, (1, busy), (59, replace(busy, **moved)), (118, replace(busy, **moved))) is Verdict.WELL
     )
+
+
+def test_requests_that_come_and_go_are_no_work() -> None:
+    progress = Progress(PATIENCE, 0)
+    for now_s in range(1, 60):
+        waiting = replace(IDLE, running=1 + now_s % 3, waiting=now_s % 5)
+        assert look(progress, (now_s, waiting)) is Verdict.WELL
+    assert look(progress, (61, replace(IDLE, running=1))) is Verdict.STALLED
+
+
+def test_work_that_comes_after_a_rest_has_its_whole_time() -> None:
+    progress = Progress(PATIENCE, 0)
+    busy = replace(IDLE, running=1)
+    assert look(progress, (1, IDLE), (25, IDLE), (29, busy), (84, busy)) is Verdict.WELL
+    assert look(progress, (89, busy)) is Verdict.STALLED
+
+
+def test_an_engine_that_loses_its_requests_one_after_another_is_asked_in_the_end() -> None:
+    progress = Progress(PATIENCE, 0)
+    busy = replace(IDLE, running=1)
+    assert look(progress, (1, IDLE), (10, busy), (15, IDLE), (20, busy), (25, IDLE)) is Verdict.WELL
+    assert look(progress, (28, busy), (31, IDLE)) is Verdict.ASK
 
 
 def test_an_idle_engine_is_asked_and_an_answer_rests_it() -> None:

@@ -5,10 +5,11 @@ from penstock.routing.breaker import FAILURES_MAX, FIRST_PAUSE_S, LONGEST_PAUSE_
 
 def broken(at_s: float = 0.0) -> Breaker:
     breaker = Breaker()
-    for _ in range(FAILURES_MAX):
+    for number in range(FAILURES_MAX):
         assert breaker.allows(at_s)
         breaker.sent()
-        breaker.failed(at_s)
+        assert breaker.failed(at_s) is (number == FAILURES_MAX - 1)
+    assert breaker.opened
     return breaker
 
 
@@ -27,11 +28,55 @@ def test_single_failures_between_successes_do_not() -> None:
     assert breaker.allows(0)
 
 
+def test_an_engine_that_is_surely_gone_is_left_alone_at_once() -> None:
+    breaker = Breaker()
+    breaker.sent()
+    assert breaker.failed(0, surely=True)
+    assert not breaker.allows(0)
+
+
+def test_beginnings_without_ends_are_no_successes() -> None:
+    breaker = Breaker()
+    for _ in range(FAILURES_MAX):
+        breaker.sent()
+        breaker.answers()
+        breaker.failed(0)
+    assert not breaker.allows(0)
+
+
 def test_after_the_pause_one_request_tries_it() -> None:
     breaker = broken()
     breaker.sent()
     assert not breaker.allows(FIRST_PAUSE_S)
     breaker.worked()
+    assert breaker.allows(FIRST_PAUSE_S)
+    assert not breaker.opened
+
+
+def test_a_try_that_makes_tokens_lets_others_in_until_the_next_failure() -> None:
+    breaker = broken()
+    breaker.sent()
+    breaker.answers()
+    assert breaker.allows(FIRST_PAUSE_S)
+    breaker.sent()
+    assert breaker.allows(FIRST_PAUSE_S)
+    assert breaker.failed(FIRST_PAUSE_S)
+    assert not breaker.allows(FIRST_PAUSE_S * 2.9)
+    assert breaker.allows(FIRST_PAUSE_S * 3)
+
+
+def test_a_try_that_told_nothing_leaves_room_for_another() -> None:
+    breaker = broken()
+    breaker.sent()
+    breaker.undecided()
+    assert breaker.allows(FIRST_PAUSE_S)
+    assert breaker.opened
+
+
+def test_requests_that_were_there_before_do_not_make_the_pause_longer() -> None:
+    breaker = broken()
+    for _ in range(50):
+        assert not breaker.failed(0.5)
     assert breaker.allows(FIRST_PAUSE_S)
 
 
