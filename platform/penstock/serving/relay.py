@@ -105,8 +105,10 @@ class Relay:
 
     def _first_data(self) -> None:
         self.first_data_ns = time.perf_counter_ns()
-        if self.on_first_data is not None and self.status == 200:
-            self.on_first_data()
+        # Once: who is told usually holds this relay, and a cycle would be left to the garbage collector.
+        told, self.on_first_data = self.on_first_data, None
+        if told is not None and self.status == 200:
+            told()
 
     def _end(self, ending: Ending) -> None:
         if self._ending is None:
