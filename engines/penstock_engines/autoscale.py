@@ -19,25 +19,25 @@ from msgspec import Meta
 class ScaleRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a pool wants of its size."""
 
-    replicas_min: Annotated[int, Meta(ge=0, le=1000, description="a whole number from 0 to 1000")] = 0
+    replicas_min: Annotated[int, Meta(ge=0, le=1000)] = 0
     """Never fewer; 0 lets it sleep."""
-    replicas_max: Annotated[int, Meta(ge=0, le=1000, description="a whole number from 0 to 1000")] = 1
+    replicas_max: Annotated[int, Meta(ge=0, le=1000)] = 1
     """Never more; 0 keeps it off."""
-    running_target: Annotated[float, Meta(gt=0, description="a number above 0")] = 12.0
+    running_target: Annotated[float, Meta(gt=0)] = 12.0
     """Requests running on one engine."""
-    waiting_tokens_target: Annotated[float, Meta(gt=0, description="a number above 0")] = 4_000.0
+    waiting_tokens_target: Annotated[float, Meta(gt=0)] = 4_000.0
     """Tokens waiting in the gateways' queues, per engine."""
-    kv_usage_target: Annotated[float, Meta(gt=0, le=1, description="a number above 0, up to 1")] = 0.8
+    kv_usage_target: Annotated[float, Meta(gt=0, le=1)] = 0.8
     """Share of an engine's KV cache in use."""
-    first_token_target_s: Annotated[float, Meta(gt=0, description="a number above 0")] = 2.0
+    first_token_target_s: Annotated[float, Meta(gt=0)] = 2.0
     """Time to first token at the 90th percentile."""
-    tolerance: Annotated[float, Meta(ge=0, lt=1, description="a number from 0, below 1")] = 0.1
+    tolerance: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     """How far a signal may be off its target without anything being done."""
-    up_after_s: Annotated[float, Meta(ge=0, le=3600, description="a number from 0 to 3600")] = 5.0
+    up_after_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     """How long more engines must be asked for before they are started; from zero it is at once."""
-    down_after_s: Annotated[float, Meta(ge=0, le=86400, description="a number from 0 to 86400")] = 300.0
+    down_after_s: Annotated[float, Meta(ge=0, le=86400)] = 300.0
     """How long fewer must be enough before any is stopped."""
-    idle_after_s: Annotated[float, Meta(ge=1, le=604800, description="a number from 1 to 604800")] = 900.0
+    idle_after_s: Annotated[float, Meta(ge=1, le=604800)] = 900.0
     """How long nobody may ask for the model before its last engine is stopped, where replicas_min is 0."""
 
     def __post_init__(self) -> None:

@@ -17,9 +17,10 @@ from msgspec import Meta
 
 from penstock_base import queries
 from penstock_catalog.cards import EngineSettings, FolderSource, HubSource, ModelCard, Task
-from penstock_engines import inventory
+from penstock_engines import placing
 from penstock_engines.autoscale import Sample, ScaleRules
-from penstock_engines.inventory import DoesNotFit, Inventory
+from penstock_engines.inventory import Inventory
+from penstock_engines.placing import DoesNotFit
 from penstock_engines.replica import StartTimings
 
 SQL = queries.load("penstock_engines", "pools.sql")
@@ -55,6 +56,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long a request waits for its turn, or for the model to wake."""
     waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     """Requests that may wait in one gateway."""
+    instance_type: str | None = None
+    """The slice of hardware that each engine takes whole; by default only what it needs."""
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +175,7 @@ async def name(connection: asyncpg.Connection, cards: Sequence[ModelCard]) -> No
 
 async def create(connection: asyncpg.Connection, card: ModelCard, settings: PoolSettings) -> Pool:
     """Make a pool; raises PoolError where the model has one, or no engine of it will ever fit."""
-    await _check_fit(connection, card)
+    await _check_fit(connection, card, settings.instance_type)
     async with connection.transaction():
         await connection.execute(SQL["lock"], card.id)
         if await find(connection, card.id) is not None:
@@ -181,13 +184,14 @@ async def create(connection: asyncpg.Connection, card: ModelCard, settings: Pool
     return await _known(connection, card.id)
 
 
-async def change(connection: asyncpg.Connection, model: str, settings: PoolSettings) -> Pool:
-    """Change a pool's settings; raises PoolError where there is none."""
+async def change(connection: asyncpg.Connection, card: ModelCard, settings: PoolSettings) -> Pool:
+    """Change a pool's settings; raises PoolError where there is none, or no engine will ever fit so."""
     async with connection.transaction():
-        await connection.execute(SQL["lock"], model)
-        pool = await _known(connection, model)
-        await _put(connection, model, pool.version, settings, "operator")
-    return await _known(connection, model)
+        await connection.execute(SQL["lock"], card.id)
+        pool = await _known(connection, card.id)
+        await _check_fit(connection, pool.content.of(card), settings.instance_type)
+        await _put(connection, card.id, pool.version, settings, "operator")
+    return await _known(connection, card.id)
 
 
 async def roll(connection: asyncpg.Connection, card: ModelCard, note: str) -> Pool:
@@ -195,10 +199,10 @@ async def roll(connection: asyncpg.Connection, card: ModelCard, note: str) -> Po
 
     Raises PoolError where it is that already, or no engine of it will ever fit.
     """
-    await _check_fit(connection, card)
     async with connection.transaction():
         await connection.execute(SQL["lock"], card.id)
         pool = await _known(connection, card.id)
+        await _check_fit(connection, card, pool.settings.instance_type)
         if pool.content == content_of(card):
             raise PoolError(
                 f"{card.id} runs version {pool.version}, which is what its card says: change the card first"
@@ -348,13 +352,13 @@ async def forget(connection: Connection, before: datetime.datetime) -> None:
     await connection.execute(SQL["forget_loads"])
 
 
-async def _check_fit(connection: Connection, card: ModelCard) -> None:
+async def _check_fit(connection: Connection, card: ModelCard, instance_type: str | None) -> None:
     """Refuse what could not run if nothing else did; what is full now may be free later."""
     there = await hardware(connection)
     if there is None:
         return
     try:
-        inventory.place(there, [], card)
+        placing.place(there, [], card, instance_type)
     except DoesNotFit as reason:
         if not reason.ever:
             raise PoolError(str(reason)) from None

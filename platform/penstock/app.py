@@ -25,7 +25,18 @@ from penstock.admission.idempotency.claims import Claims
 from penstock.admission.rates import Rates
 from penstock.admission.shared_counters import SharedCounters
 from penstock.changes import Changes
-from penstock.edge import budgets, credit, failures, management, models, operations, prices, serverless, wire
+from penstock.edge import (
+    budgets,
+    credit,
+    failures,
+    instance_types,
+    management,
+    models,
+    operations,
+    prices,
+    serverless,
+    wire,
+)
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
@@ -132,6 +143,7 @@ class Gateway:
                 *self.inference.routes(),
                 *models.routes(self.shelf, self.directory, self.prices),
                 *prices.routes(self.prices),
+                *instance_types.routes(self._pool, self.prices),
                 # What changes something under /api/v1 belongs in here: then it obeys Idempotency-Key.
                 self.once.over(
                     [

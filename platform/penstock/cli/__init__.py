@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "the catalog",
     "serverless-endpoint": "models under names, URLs and keys of their own",
     "pools": "the shared engines of each model: size, version, scaling",
+    "instance-types": "the slices of hardware that engines take, and their prices",
     "gateway": "one gateway process (started by `up`, or by your own supervisor)",
     "controller": "one controller process (started by `up`, or by your own supervisor)",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import asyncpg
 import click
@@ -14,15 +14,12 @@ from rich.table import Table
 from penstock.changes import Change, Changes
 from penstock.cli import database
 from penstock.settings import Settings
+from penstock_billing.price_changes import near
 from penstock_catalog.cards import EndpointKind, ModelCard
 from penstock_catalog.errors import CardError
 from penstock_catalog.shelf import BUILTIN, Shelf
-from penstock_engines import pools
-from penstock_engines.autoscale import ScaleRules
+from penstock_engines import pool_changes, pools
 from penstock_engines.pools import Load, Pool, PoolError, PoolSettings, Running
-
-SCALE = ScaleRules.__struct_fields__
-OTHERS = tuple(name for name in PoolSettings.__struct_fields__ if name != "scale")
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
@@ -33,7 +30,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
             "more",
             multiple=True,
             metavar="NAME=VALUE",
-            help=f"Any of: {', '.join((*SCALE, *OTHERS))}.",
+            help=f"Any of: {', '.join(pool_changes.NAMES)}.",
         ),
         click.option("--policy", help="least_load, power_of_two, prefix_affinity or session_affinity."),
         click.option("--max", "most", type=int, help="Never more engines than this."),
@@ -113,9 +110,9 @@ def show(model: str) -> None:
     pool, versions, decisions = database.run(work)
     console = Console()
     settings = Table("Setting", "Value", title=f"Pool of {model}")
-    for name in SCALE:
+    for name in pool_changes.SCALE:
         settings.add_row(name, str(getattr(pool.settings.scale, name)))
-    for name in OTHERS:
+    for name in pool_changes.OTHERS:
         settings.add_row(name, str(getattr(pool.settings, name)))
     console.print(settings)
     kept = Table("", "Version", "Made", "Note", title="Versions")
@@ -164,11 +161,12 @@ def change(
     """Change how MODEL's pool is sized and routed; what is not named stays."""
 
     async def work(told: Settings, connection: asyncpg.Connection) -> Pool:
+        card = find_card(told, model)
         pool = await pools.find(connection, model)
         if pool is None:
             raise PoolError(f"{model} has no pool: `penstock pools create {model}` makes one")
         settings = changed(pool.settings, least, most, policy, more)
-        pool = await pools.change(connection, model, settings)
+        pool = await pools.change(connection, card, settings)
         await _announce(told)
         return pool
 
@@ -225,27 +223,17 @@ def changed(
     settings: PoolSettings, least: int | None, most: int | None, policy: str | None, more: tuple[str, ...]
 ) -> PoolSettings:
     """Apply what was said to settings; raises PoolError naming the setting and what would be accepted."""
-    values: dict[str, Any] = msgspec.to_builtins(settings)
-    said: dict[str, Any] = {"replicas_min": least, "replicas_max": most, "policy": policy}
     if least is not None and most is None:
         # Whoever wants at least two wants at most two, rather than an error.
-        said["replicas_max"] = max(least, settings.scale.replicas_max)
+        most = max(least, settings.scale.replicas_max)
+    named: dict[str, object] = {"replicas_min": least, "replicas_max": most, "policy": policy}
+    said = {name: value for name, value in named.items() if value is not None}
     for each in more:
         name, equals, value = each.partition("=")
-        if not equals or name not in (*SCALE, *OTHERS):
-            _refuse(f"--set {each}", f"NAME=VALUE, with one of {', '.join((*SCALE, *OTHERS))}")
+        if not equals:
+            raise PoolError(f"--set {each} is not understood: it must be NAME=VALUE")
         said[name] = value
-    for name, value in said.items():
-        if value is not None:
-            (values["scale"] if name in SCALE else values)[name] = value
-    try:
-        return msgspec.convert(values, PoolSettings, strict=False)
-    except msgspec.ValidationError as error:
-        raise PoolError(str(error).replace("$.scale.", "").replace("$.", "")) from None
-
-
-def _refuse(what: str, accepted: str) -> NoReturn:
-    raise PoolError(f"{what} is not understood: it must be {accepted}")
+    return pool_changes.changed(settings, said)
 
 
 def find_card(told: Settings, model: str) -> ModelCard:
@@ -256,10 +244,8 @@ def find_card(told: Settings, model: str) -> ModelCard:
         raise PoolError(str(error)) from error
     card = shelf.get(model)
     if card is None:
-        near = ", ".join(found.id for found in shelf.search(model.rpartition("/")[2])[:3])
-        raise PoolError(
-            f"no card for {model!r}" + (f"; near it: {near}" if near else "") + "; see `penstock models list`"
-        )
+        known = [each.id for each in shelf.cards]
+        raise PoolError(f"no card for {model!r}{near(model, known)}; see `penstock models list`")
     return card
 
 

@@ -30,8 +30,8 @@ from penstock_billing.shipper import DATABASE_AWAY
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.shelf import Shelf
 from penstock_engines import inventory, pools, registry
-from penstock_engines.inventory import DoesNotFit
 from penstock_engines.launch import Launcher
+from penstock_engines.placing import DoesNotFit
 from penstock_engines.plan import plan
 from penstock_engines.pools import Load, Pool
 from penstock_engines.replica import ReplicaState
@@ -202,7 +202,7 @@ class Controller:
         spare = list(todo.spare)
         for _ in range(todo.start):
             try:
-                self._fleet.start(pool.content.of(card), pool.version)
+                self._fleet.start(pool.content.of(card), pool.version, pool.settings.instance_type)
             except DoesNotFit as reason:
                 if reason.ever and spare:
                     # No room for old and new side by side: requests wait while one replaces the other.

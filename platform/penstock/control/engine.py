@@ -11,8 +11,8 @@ from penstock_catalog import artifacts
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.errors import ArtifactError
 from penstock_catalog.hub import Hub
-from penstock_engines.inventory import Claim
 from penstock_engines.launch import Launcher
+from penstock_engines.placing import Claim
 from penstock_engines.plan import Present
 from penstock_engines.registry import Registered
 from penstock_engines.replica import Replica, ReplicaLimits, ReplicaState

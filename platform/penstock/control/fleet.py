@@ -21,7 +21,7 @@ from penstock_billing.intervals import IntervalKind, Subject
 from penstock_billing.shipper import DATABASE_AWAY
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.hub import Hub
-from penstock_engines import inventory, pools, registry
+from penstock_engines import placing, pools, registry
 from penstock_engines.health import Patience
 from penstock_engines.inventory import Inventory
 from penstock_engines.launch import Launcher
@@ -34,8 +34,6 @@ KEEP_FOLDERS_S = 3 * 86_400.0
 """Longer than reconciling looks back."""
 RUNS = frozenset({ReplicaState.READY, ReplicaState.DRAINING})
 """The states of an engine between ready and stopped."""
-POOLED = "pooled"
-"""The instance type of an engine of ours that everybody shares, as minute prices would name it."""
 
 
 class Fleet:
@@ -80,10 +78,10 @@ class Fleet:
         """Every engine."""
         return list(self._engines.values())
 
-    def start(self, card: ModelCard, version: int) -> Engine:
-        """Start one more engine; raises DoesNotFit."""
+    def start(self, card: ModelCard, version: int, instance_type: str | None = None) -> Engine:
+        """Start one more engine, on all of an instance type where one is named; raises DoesNotFit."""
         taken = [one.claim for one in self._engines.values() if one.state is not ReplicaState.GONE]
-        claim = inventory.place(self._hardware, taken, card)
+        claim = placing.place(self._hardware, taken, card, instance_type)
         engine_id = registry.engine_name(card.id, ids.random_text(4))
         folder = self._settings.engines_folder / engine_id
         engine = Engine(engine_id, card, version, claim, folder, self._limits, self._changed)
@@ -145,7 +143,12 @@ class Fleet:
         """Tell everyone of an engine's new state, before anything follows from it."""
         self._untold.add(engine.id)
         # Engines of pools cost nobody; what they cost us is known from the same intervals.
-        instance = Subject(kind=IntervalKind.INSTANCE, id=engine.id, priced_as=POOLED, model=engine.card.id)
+        instance = Subject(
+            kind=IntervalKind.INSTANCE,
+            id=engine.id,
+            priced_as=engine.claim.instance_type,
+            model=engine.card.id,
+        )
         self._running.changed(instance, ready=engine.state in RUNS)
         try:
             await self._tell(engine)

@@ -38,7 +38,7 @@ async def test_a_pool_grows_and_shrinks_as_it_is_told(
     async with database.acquire() as connection:
         await pools.create(connection, house.card(), size(3, 3))
         await house.until_engines({("ready", 1): 3})
-        await pools.change(connection, CHAT, size(1, 1))
+        await pools.change(connection, house.card(), size(1, 1))
         await house.until_engines({("ready", 1): 1})
         await pools.remove(connection, CHAT)
         await house.until_engines({})
@@ -155,7 +155,7 @@ async def test_an_engine_without_a_place_waits_for_one(
         await asyncio.sleep(1.5)
         assert await house.engines(EMBED) == []
         assert "all 1 CPU slots are taken" in str([vars(record).get("reason") for record in caplog.records])
-        await pools.change(connection, CHAT, msgspec.structs.replace(size(0, 0)))
+        await pools.change(connection, house.card(), msgspec.structs.replace(size(0, 0)))
         await house.until_engines({})
         await house.until_engines({("ready", 1): 1}, EMBED)
 

@@ -45,7 +45,7 @@ async def test_models_of_the_settings_have_pools_with_an_engine(connection: asyn
 
 async def test_what_an_operator_changed_stays_when_settings_change(connection: asyncpg.Connection) -> None:
     await pools.name(connection, [card()])
-    await pools.change(connection, card().id, PoolSettings(scale=ScaleRules(replicas_max=3)))
+    await pools.change(connection, card(), PoolSettings(scale=ScaleRules(replicas_max=3)))
     await pools.name(connection, [])
     await pools.name(connection, [card(cache_mib=512)])
     (pool,) = await pools.listed(connection)

@@ -110,7 +110,7 @@ class Bench:
             if await pools.find(connection, MODEL) is None:
                 await pools.create(connection, card, wanted)
             else:
-                await pools.change(connection, MODEL, wanted)
+                await pools.change(connection, card, wanted)
         await self.gateway.directory.refresh(self.database)
 
     until = staticmethod(until)

@@ -8,7 +8,8 @@ import pytest
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.shelf import BUILTIN, Shelf
 from penstock_engines import inventory
-from penstock_engines.inventory import Claim, DoesNotFit, Gpu, Inventory, place
+from penstock_engines.inventory import Gpu, Inventory
+from penstock_engines.placing import Claim, DoesNotFit, cpu_memory_gib, place
 from penstock_engines.spec import Device
 
 SHELF = Shelf.open([BUILTIN])
@@ -26,7 +27,7 @@ DEMO = card("penstock/demo-chat")
 
 
 def test_a_demo_engine_takes_a_slot_and_what_it_needs() -> None:
-    assert place(LAPTOP, [], DEMO) == Claim(memory_gib=inventory.cpu_memory_gib(DEMO))
+    assert place(LAPTOP, [], DEMO) == Claim(memory_gib=cpu_memory_gib(DEMO), instance_type="cpu-2g")
 
 
 def test_slots_run_out() -> None:
