@@ -20,6 +20,8 @@ from penstock_engines.spec import (
     vllm_environment,
 )
 
+SOCKET: Final = "zygote-"
+"""Where a zygote listens: this and the process id of who started it."""
 LISTEN_S: Final = 30.0
 """A new zygote listens before it imports anything heavy; on a busy machine even that takes a while."""
 IMPORT_S: Final = 600.0
@@ -128,7 +130,8 @@ class ZygoteLauncher:
 
     @property
     def _socket(self) -> Path:
-        return self._folder / "zygote.sock"
+        # Its own: another controller of this machine may be starting or stopping one.
+        return self._folder / f"{SOCKET}{os.getpid()}"
 
     def _alive(self) -> bool:
         return self._zygote is not None and self._zygote.returncode is None
@@ -146,9 +149,16 @@ class ZygoteLauncher:
         answer: dict[str, Any] = json.loads(line)
         return int(answer["pid"])
 
+    def _unlink_left(self) -> None:
+        """Remove the sockets of launchers that are no more, and our own."""
+        for left in self._folder.glob(f"{SOCKET}*"):
+            owner = left.name.removeprefix(SOCKET)
+            if owner == str(os.getpid()) or not Path("/proc", owner).exists():
+                left.unlink(missing_ok=True)
+
     async def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._socket.unlink(missing_ok=True)
+        self._unlink_left()
         environment = inherited_environment(os.environ) | {
             # Before torch is imported: threads that it starts would not survive the fork.
             "OMP_NUM_THREADS": "1",

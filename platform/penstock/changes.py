@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 CHANNEL = "penstock:changes"
 TIMEOUT_S = 2.0
 PAUSE_S = 1.0
+REDIS_AWAY = (RedisError, OSError, TimeoutError, RuntimeError)
+"""What asking Redis raises while it is away; the last is uvloop's word for a connection that was just cut."""
 
 
 class Change(StrEnum):
@@ -55,7 +57,7 @@ class Changes:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._redis.publish(CHANNEL, change.value)
             self._told = True
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_AWAY as error:
             if self._told:
                 logger.warning("changes are not announced", extra={"reason": str(error)})
             self._told = False
@@ -71,7 +73,7 @@ class Changes:
                     async for message in channel.listen():
                         if message["type"] == "message":
                             heard.set()
-            except (RedisError, OSError) as error:
+            except REDIS_AWAY as error:
                 if self.connected:
                     logger.warning("Redis is away", extra={"reason": str(error)})
             self.connected = False

@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError
+
+from penstock.changes import REDIS_AWAY
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class SharedCounters:
                 continue
             try:
                 await self.exchange()
-            except (RedisError, OSError) as error:
+            except REDIS_AWAY as error:
                 if self.connected:
                     logger.warning("Redis is away: each gateway counts alone", extra={"reason": str(error)})
                 self.connected = False
@@ -74,7 +75,7 @@ class SharedCounters:
     async def exchange(self) -> None:
         """Send what was added and learn what others added, once.
 
-        Raises RedisError or OSError; then what was added is sent again the next time. It may count twice when
+        Raises what REDIS_AWAY lists; then what was added is sent again the next time. It may count twice when
         only the answer was lost: limits are then a little tight for a minute.
         """
         sent, self._unsent = self._unsent, {}

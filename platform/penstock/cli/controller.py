@@ -25,12 +25,13 @@ def command() -> None:
     sharing.share(told.metrics_folder)
 
     from penstock.control.controller import UnknownModelError  # noqa: PLC0415
+    from penstock.control.leadership import LeadershipLostError  # noqa: PLC0415
     from penstock_catalog.errors import CardError  # noqa: PLC0415
     from penstock_engines.failures import EngineFailure  # noqa: PLC0415
 
     try:
         asyncio.run(_control(told))
-    except (CardError, UnknownModelError, EngineFailure) as error:
+    except (CardError, UnknownModelError, EngineFailure, LeadershipLostError) as error:
         click.echo(f"penstock controller: {error}", err=True)
         sys.exit(1)
 

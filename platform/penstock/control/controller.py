@@ -1,6 +1,6 @@
 """The controller: pools as they should be, turned into running engines that gateways can find.
 
-One of any number leads (an advisory lock in Postgres); the others wait for it to end.
+One of any number leads (leadership.py); the others stand by, with a warm parent of engines on CPU.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from penstock.changes import Change, Changes
 from penstock.control import closing, filing, spending
 from penstock.control.endpoints import ServerlessEndpoints
 from penstock.control.fleet import Fleet
+from penstock.control.leadership import Leadership, LeadershipLostError
 from penstock.control.reconciling import Reconciling
 from penstock.control.running import Running
 from penstock.control.sizing import Sizing
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
-from penstock_base import database, ids
+from penstock_base import ids
 from penstock_billing import partitions, prices
 from penstock_billing.prices import Offer
 from penstock_billing.shipper import DATABASE_AWAY
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.shelf import Shelf
 from penstock_engines import inventory, pools, registry
+from penstock_engines.failures import EngineFailure
 from penstock_engines.launch import Launcher
 from penstock_engines.placing import DoesNotFit
 from penstock_engines.plan import plan
@@ -38,9 +40,6 @@ from penstock_engines.replica import ReplicaState
 
 logger = logging.getLogger(__name__)
 
-LEADER_LOCK = 7_306_001_114
-"""Any constant: the advisory lock of the leading controller."""
-STANDBY_EVERY_S = 1.0
 FOLLOW_EVERY_S = 1.0
 FIGURES_EVERY_S = 2.0
 HOUSEKEEPING_EVERY_S = 3600.0
@@ -71,48 +70,40 @@ class Controller:
         self._sizing = Sizing(pool)
         self._endpoints = ServerlessEndpoints(pool, shelf.get)
         self._pools: list[Pool] = []
+        self._led_again = False
         self._homeless: dict[str, str] = {}
         """Why an engine of a pool has no place, so that it is said once."""
         self.cards = [self._card(model) for model in settings.models]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Lead as soon as nobody else does, until `stop`; then drain every engine."""
-        lock = await self._lead(stop)
-        if lock is None:
-            return
+        """Lead as soon as nobody else does, until `stop`; then drain every engine.
+
+        Raises LeadershipLostError where another controller took over; the engines have finished by then.
+        """
+        warming = asyncio.create_task(self._warm())
+        leadership = Leadership(self._settings.database_url)
         try:
-            await self._prepare()
-            await self._serve(stop)
+            if await leadership.gain(stop):
+                await self._prepare()
+                await self._serve(leadership, stop)
         finally:
-            with contextlib.suppress(*DATABASE_AWAY):
-                await lock.close(timeout=5)
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+            await self._launcher.close()
+            await leadership.leave()
             await self._changes.close()
 
-    async def _lead(self, stop: asyncio.Event) -> asyncpg.Connection | None:
-        """Wait for the leader's lock; None when told to stop first. The lock ends with its connection."""
-        said = False
-        while not stop.is_set():
-            connection: asyncpg.Connection | None = None
-            try:
-                connection = await database.connect(self._settings.database_url, "leader")
-                if await connection.fetchval("select pg_try_advisory_lock($1)", LEADER_LOCK):
-                    return connection
-                await connection.close()
-                if not said:
-                    logger.info("another controller leads: standing by")
-                    said = True
-            except DATABASE_AWAY as error:
-                logger.warning("the database is away", extra={"reason": str(error)})
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STANDBY_EVERY_S):
-                    await stop.wait()
-        return None
+    async def _warm(self) -> None:
+        """Make the first start as quick as the later ones, also that of one who takes over."""
+        try:
+            await self._launcher.warm()
+        except EngineFailure as failure:
+            logger.warning("engines will start cold", extra={"reason": str(failure)})
 
     async def _prepare(self) -> None:
         """Forget engines of a dead controller, name the pools, make the cards' prices the current ones."""
         await self._fleet.tidy()
-        await registry.clear_others(self._pool, self._boot)
-        await self._running.begin()
+        await self._clear()
         offers = [
             Offer(
                 card.id,
@@ -132,32 +123,54 @@ class Controller:
             logger.info("%d new price versions", len(made))
             await self._changes.tell(Change.PRICES)
 
-    async def _serve(self, stop: asyncio.Event) -> None:
+    async def _clear(self) -> None:
+        """Forget the engines of other controllers: they ended with them, or are ending."""
+        await registry.clear_others(self._pool, self._boot)
+        await self._running.begin()
+
+    async def _serve(self, leadership: Leadership, stop: asyncio.Event) -> None:
+        """Do a leader's work until `stop`, or until another one leads; then let the engines finish."""
+        leads_on = leadership.keep(self._lead_again)
         async with asyncio.TaskGroup() as group:
-            background = (
-                self._fleet.run(),
-                self._changes.listen(self._changed),
-                self._figures(),
-                self._keep_house(),
-                closing.close_hours(self._pool),
-                filing.file_old_events(self._settings),
-                spending.watch_budgets(self._pool),
-                spending.expire_promotions(self._pool),
-                self._endpoints.run(),
-                self._running.see(),
-                self._running.charge(),
-                self._reconciling.count(),
-                self._reconciling.run(),
-            )
-            loops = [group.create_task(loop) for loop in background]
-            loops.append(following := group.create_task(self._follow()))
-            await stop.wait()
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            # These go on until the last engine is gone; all else only the leader may do.
+            ending = [
+                group.create_task(loop)
+                for loop in (self._fleet.run(), self._running.see(), self._reconciling.count())
+            ]
+            leading = [
+                group.create_task(loop)
+                for loop in (
+                    self._follow(),
+                    self._changes.listen(self._changed),
+                    self._figures(),
+                    self._keep_house(),
+                    closing.close_hours(self._pool),
+                    filing.file_old_events(self._settings),
+                    spending.watch_budgets(self._pool),
+                    spending.expire_promotions(self._pool),
+                    self._endpoints.run(),
+                    self._running.charge(),
+                    self._reconciling.run(),
+                )
+            ]
+            until = [group.create_task(leads_on), group.create_task(_set(stop))]
+            await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*leading, *until):
+                task.cancel()
+            await asyncio.gather(*leading, *until, return_exceptions=True)
+            # Whoever leads next need not wait for what our engines still have.
+            await leadership.leave()
             await self._fleet.drain()
-            for task in loops:
+            for task in ending:
                 task.cancel()
         await self._running.finish()
+        if not stop.is_set():
+            raise LeadershipLostError("another controller leads: this one's engines have finished")
+
+    def _lead_again(self) -> None:
+        """Postgres was away, and may not know what we told it."""
+        self._led_again = True
+        self._changed.set()
 
     async def _follow(self) -> None:
         """Bring every pool to what it should be: every second, and at once when somebody says so."""
@@ -165,6 +178,10 @@ class Controller:
         while True:
             self._changed.clear()
             try:
+                if self._led_again:
+                    await self._clear()
+                    self._fleet.tell_again()
+                    self._led_again = False
                 self._pools = await pools.listed(self._pool)
                 loads = await pools.loads(self._pool)
             except DATABASE_AWAY as error:
@@ -264,3 +281,7 @@ class Controller:
                 logger.info("%d idempotency keys forgotten", forgotten)
             except DATABASE_AWAY as error:
                 logger.warning("house not kept", extra={"reason": str(error)})
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()

@@ -132,12 +132,15 @@ class Fleet:
                 with contextlib.suppress(*DATABASE_AWAY):
                     await self._tell(self._engines[engine_id])
 
+    def tell_again(self) -> None:
+        """Have every engine told of anew."""
+        self._untold |= self._engines.keys()
+
     async def drain(self) -> None:
         """Stop every engine; returns when all are gone."""
         logger.info("draining %d engines", len(self._engines))
         await asyncio.gather(*(one.stop(self._settings.drain_s) for one in self._engines.values()))
         await asyncio.gather(*self._tasks.values(), *self._stops, return_exceptions=True)
-        await self._launcher.close()
 
     async def _changed(self, engine: Engine) -> None:
         """Tell everyone of an engine's new state, before anything follows from it."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,61 +19,38 @@ import pytest
 
 from penstock.control.controller import Controller
 from penstock.control.fleet import Fleet
+from penstock.control.leadership import LeadershipLostError
 from penstock.settings import Settings
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.shelf import BUILTIN, Shelf
 from penstock_engines import registry
 from penstock_engines.direct import DirectProcess
 from penstock_engines.failures import EngineSettingsError
-from penstock_engines.launcher import socket_of
 from penstock_engines.registry import Registered
-from penstock_engines.spec import Device, EngineSpec
+from penstock_engines.simulated.launcher import SimulatedLauncher
+from penstock_engines.spec import EngineSpec
 
 CHAT, EMBED = "penstock/demo-chat", "penstock/demo-embed"
 T = TypeVar("T")
 
 
-@dataclass
-class SimulatedLauncher:
-    """Launches simulated engines; a spec whose cache is BAD_CACHE_MIB cannot be run."""
-
-    started: list[DirectProcess] = field(default_factory=list)
-    launches: list[EngineSpec] = field(default_factory=list)
-    hold: asyncio.Event = field(default_factory=asyncio.Event)
+class Launcher(SimulatedLauncher):
+    """Launches when it may; a spec whose cache is BAD_CACHE_MIB cannot be run."""
 
     BAD_CACHE_MIB = 666
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: list[EngineSpec] = []
+        self.hold = asyncio.Event()
         self.hold.set()
-
-    @property
-    def device(self) -> Device:
-        return Device.CPU
-
-    async def warm(self) -> None:
-        pass
 
     async def launch(self, spec: EngineSpec, folder: Path, log: Path) -> DirectProcess:
         self.launches.append(spec)
         await self.hold.wait()
         if spec.settings.kv_cache_mib == self.BAD_CACHE_MIB:
             raise EngineSettingsError("this cache is not for us")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "penstock_engines.simulated", "--uds", str(socket_of(folder))),
-                *("--model", spec.model, "--parent", str(os.getpid())),
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self.started.append(DirectProcess(process))
-        return self.started[-1]
-
-    async def close(self) -> None:
-        for process in self.started:
-            process.kill()
-        await asyncio.gather(*(process.wait() for process in self.started))
+        return await super().launch(spec, folder, log)
 
 
 async def until(get: Callable[[], Awaitable[T | None]], within_s: float = 30) -> T:
@@ -89,7 +65,7 @@ class House:
     """A controller, and what gateways see of its work."""
 
     database: asyncpg.Pool
-    launcher: SimulatedLauncher
+    launcher: Launcher
     shelf: Shelf
     settings: Settings
     stop: asyncio.Event
@@ -145,7 +121,7 @@ async def start_controller(
                 log_level="info",
             )
             shelf = Shelf.open([BUILTIN])
-            launcher = SimulatedLauncher()
+            launcher = Launcher()
             stop = asyncio.Event()
             controller = Controller(settings, shelf, launcher, database)
             task = asyncio.create_task(controller.run(stop))
@@ -155,8 +131,8 @@ async def start_controller(
                 await asyncio.wait({task}, timeout=20)
                 if not task.done():
                     task.cancel()
-                await launcher.close()
-                await task
+                with contextlib.suppress(LeadershipLostError):
+                    await task
 
             stack.push_async_callback(end)
             return House(database, launcher, shelf, settings, stop, task, controller._fleet)
