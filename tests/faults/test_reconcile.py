@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 
-from rig.check import oracle
+from rig.books import reconcile
 from rig.client import MODEL, request
 from rig.room import Room
 from rig.server import until
 
-from penstock.control import reconciling
-from penstock_billing.reconcile.report import Compared, Report
-from penstock_engines import counters
+from penstock_billing.reconcile.report import Compared
 
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
-
-
-async def reconcile(room: Room) -> Report:
-    """Reconcile all of the room once everything has come to its end, as its controller would."""
-
-    async def quiet() -> bool:
-        made = await oracle([engine for engine in room.engines if engine.running])
-        return not any(tally["outcome"] == "running" for tally in made.values())
-
-    async def shipped() -> bool:
-        return not await room.behind()
-
-    await until(quiet, "every engine is done with every request")
-    await until(shipped, "the journals are shipped to their ends")
-    async with room.connect() as connection:
-        for engine in room.engines:
-            if engine.running and (sample := await counters.sample(engine.socket)) is not None:
-                await counters.put(connection, engine.name, "m", sample)
-        return await reconciling.reconcile(
-            connection,
-            journal_folder=room.journal,
-            engines={engine.name: engine.socket for engine in room.engines},
-            until=datetime.now(UTC) + timedelta(minutes=1),
-        )
 
 
 async def test_killed_gateways_and_engines_and_clients_that_leave_make_no_difference(room: Room) -> None:

@@ -118,11 +118,8 @@ class Leadership:
         """Lead no more: the lock ends with the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                with contextlib.suppress(*DATABASE_AWAY):
-                    await connection.close(timeout=5)
-            finally:
-                connection.terminate()
+            with contextlib.suppress(*DATABASE_AWAY):
+                await connection.close(timeout=5)
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await database.connect(self._url, "leader")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -16,6 +17,9 @@ import httpx
 import psutil
 from rig import shim
 from rig.server import until
+
+
+CONTROLLING = Path(__file__).parent / "controlling.py"
 
 
 class Gateway:
@@ -122,6 +126,48 @@ class Gateway:
                 self.send(signal.SIGKILL)
             await self.ended()
         self._listener.close()
+
+
+class Controller:
+    """One controller, whose engines are simulated and end with it."""
+
+    def __init__(self, number: int, environment: dict[str, str], log: Path) -> None:
+        self.number = number
+        self.log = log
+        self.process: asyncio.subprocess.Process | None = None
+        self._environment = environment
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+    async def start(self, **engine: float) -> None:
+        """Start a process; `engine` says how its engines behave."""
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", str(CONTROLLING), json.dumps(engine)),
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def ended(self, within_s: float = 60) -> int:
+        """Wait for the process to end by itself; its exit status."""
+        assert self.process is not None
+        return await asyncio.wait_for(self.process.wait(), within_s)
+
+    async def close(self) -> None:
+        if self.running:
+            self.send(signal.SIGKILL)
+            await self.ended()
+
+    def last_words(self, lines: int = 30) -> str:
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return f"== controller {self.number}\n" + "\n".join(text.splitlines()[-lines:])
 
 
 class Engine:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 from rig import check, shim
 from rig.client import MODEL, Seen, ask
 from rig.load import Load, Make, mixed
-from rig.processes import Engine, Gateway
+from rig.processes import Controller, Engine, Gateway
 from rig.proxy import Proxy
 from rig.redis_server import RedisServer
 from rig.server import AWAY, Server, until
@@ -24,7 +25,10 @@ from penstock_billing import prices
 from penstock_billing.leases import Wallet
 from penstock_billing.prices import Offer
 from penstock_billing.testing import credit_nano_usd, fund
-from penstock_engines import registry
+from penstock_catalog.cards import ModelCard
+from penstock_catalog.shelf import BUILTIN, Shelf
+from penstock_engines import pools, registry
+from penstock_engines.pools import PoolSettings
 from penstock_engines.registry import Registered
 
 PEPPER = bytes(range(32))
@@ -50,6 +54,7 @@ class Room:
     library: Path
     gateways: list[Gateway] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
+    controllers: list[Controller] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     asked: list[Seen] = field(default_factory=list)
 
@@ -97,6 +102,58 @@ class Room:
         await self.register(name, engine.socket, batch_max=batch_max)
         return engine
 
+    async def start_controller(self, **engine: float) -> Controller:
+        """Start a controller, which runs the pools that there are; `engine` says how its engines behave.
+
+        It shares the gateways' state folder, and goes the same ways to Postgres and Redis.
+        """
+        number = len(self.controllers)
+        environment = self.environment | {
+            "PENSTOCK_HOME": str(self.home),
+            "PENSTOCK_MODELS": "",
+            "PENSTOCK_CPU_SLOTS": "16",
+        }
+        controller = Controller(number, environment, self.folder / f"controller-{number}.log")
+        self.controllers.append(controller)
+        await controller.start(**({"tokens_per_second": 100, "answer_tokens": 1000} | engine))
+        return controller
+
+    async def set_pool(self, **settings: object) -> None:
+        """Have a pool of the model, or change it; see penstock_engines.pools.PoolSettings for the fields."""
+        wanted = msgspec.convert(settings, PoolSettings)
+        async with self.connect() as connection:
+            if await pools.find(connection, MODEL) is None:
+                await pools.create(connection, self.card(), wanted)
+            else:
+                await pools.change(connection, MODEL, wanted)
+
+    def card(self, **engine: object) -> ModelCard:
+        """The model's card, with other settings of its engines where some are named."""
+        card = Shelf.open([BUILTIN]).get(MODEL)
+        assert card is not None
+        return msgspec.structs.replace(card, engine=msgspec.structs.replace(card.engine, **engine))
+
+    async def registered(self, **wanted: object) -> list[Registered]:
+        """The engines that gateways are told of, those with these fields."""
+        async with self.connect() as connection:
+            found = await registry.listed(connection)
+        return [one for one in found if all(getattr(one, name) == what for name, what in wanted.items())]
+
+    async def until_ready(self, count: int, **wanted: object) -> list[Registered]:
+        """Wait until so many engines are ready, with these fields, and none is in another state."""
+
+        async def as_wanted() -> list[Registered] | None:
+            ready = await self.registered(state="ready", **wanted)
+            return ready if len(ready) == count == len(await self.registered()) else None
+
+        found: list[Registered] = await until(as_wanted, f"{count} engines are ready and none else is there")
+        return found
+
+    async def waiting(self) -> int:
+        """How many requests wait in all gateways, as they told last."""
+        query = "select coalesce(sum(waiting_requests), 0) from engines.load"
+        return int(await self.fetchval(query))
+
     async def register(self, name: str, socket: Path, state: str = "ready", batch_max: int = 64) -> None:
         """Say what a controller would of an engine."""
         async with self.connect() as connection:
@@ -134,13 +191,14 @@ class Room:
         """Ask one thing and keep what was seen; arguments of `rig.client.ask` may be among the fields."""
         options = {
             name: body.pop(name)
-            for name in ("leave_at", "politely", "path", "headers", "patience_s")
+            for name in ("leave_at", "politely", "path", "headers", "patience_s", "key")
             if name in body
         }
         name = f"asked-{len(self.asked)}-{os.urandom(4).hex()}"
         if "path" not in options:
             body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8} | body
-        seen = await ask(gateway or self.gateways[0], self.key, body, name=name, **options)
+        key = options.pop("key", self.key)
+        seen = await ask(gateway or self.gateways[0], key, body, name=name, **options)
         self.asked.append(seen)
         return seen
 
@@ -194,6 +252,9 @@ class Room:
         for gateway in self.gateways:
             await gateway.close()
             print(gateway.last_words())  # noqa: T201 - pytest shows it where a test failed
+        for controller in self.controllers:
+            await controller.close()
+            print(controller.last_words())  # noqa: T201 - as above
         for engine in self.engines:
             await engine.kill()
         await self.to_postgres.close()

@@ -69,7 +69,7 @@ async def test_a_silent_leader_is_followed_and_one_that_lives_is_not(
         assert await following
         # Who was silent finds out as soon as it speaks.
         await first.keep(lambda: None)
-    await second.leave()
+    await asyncio.gather(first.leave(), second.leave())
 
 
 async def test_standing_by_ends_when_told_to(database_url: str) -> None:
