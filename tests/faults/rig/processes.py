@@ -18,7 +18,6 @@ import psutil
 from rig import shim
 from rig.server import until
 
-
 CONTROLLING = Path(__file__).parent / "controlling.py"
 
 
