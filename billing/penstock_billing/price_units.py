@@ -70,6 +70,15 @@ def usd_text(unit: Unit, pico: int) -> str:
     return _dollars(pico * unit.per_count, DECIMALS_MAX)
 
 
+def femto_usd_text(femto: int) -> str:
+    """Write femto-dollars (1e-15), in which every charge is whole before it is rounded, as exact dollars.
+
+    To nano-dollars at least, as costs are shown.
+    """
+    whole, _, fraction = _dollars(femto, 15).partition(".")
+    return f"{whole}.{fraction.ljust(9, '0')}"
+
+
 def nano_usd_per_minute(text: str, *, minutes: int = 1) -> int:
     """Turn a price per minute, or per so many minutes, into nano-dollars per minute; raises ValueError."""
     per = {1: "minute", 60: "hour"}.get(minutes, f"{minutes} minutes")

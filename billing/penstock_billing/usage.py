@@ -1,4 +1,4 @@
-"""What an organisation used: read from roll-ups, and for a single request from its event.
+"""What an organisation used, read from roll-ups; single requests are in `requests.py`.
 
 Every query names the organisation: there is none that looks across tenants.
 """
@@ -14,7 +14,6 @@ import msgspec
 
 from penstock_base import queries
 from penstock_billing.errors import UsageQuestionRefused
-from penstock_billing.record import Outcome
 
 SQL = queries.load("penstock_billing", "usage.sql")
 
@@ -106,31 +105,6 @@ class Freshness(msgspec.Struct, frozen=True):
     """The latest minute in which the organisation used anything; None when it never did."""
 
 
-class RequestUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request used and cost, and how it went."""
-
-    request_id: str
-    client_request_id: str | None
-    ended_at: datetime
-    project_id: int
-    key_id: str
-    surface: str
-    model: str
-    price_version: int
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
-    outcome: Outcome
-    status: int
-    streamed: bool
-    queue_us: int
-    first_token_us: int
-    duration_us: int
-    replica: str
-    cost_nano_usd: int
-
-
 NO_USAGE = UsageTotals(
     requests=0,
     failed_requests=0,
@@ -206,17 +180,3 @@ async def totals(
     question = Question(organisation_id=organisation_id, since=since, until=until, project_id=project_id)
     lines = await read(pool, question)
     return UsageTotals(**sums(lines[0])) if lines else NO_USAGE
-
-
-async def request(
-    pool: asyncpg.Pool | asyncpg.Connection, organisation_id: int, request_id: str
-) -> RequestUsage | None:
-    """Find one request by our id, or else the latest one that the client called so.
-
-    None when there is none, or its record is not shipped yet (some 200 ms after the response's end).
-    """
-    row = await pool.fetchrow(SQL["request"], organisation_id, request_id)
-    if row is None:
-        return None
-    columns = {name: row[name] for name in RequestUsage.__struct_fields__}
-    return RequestUsage(**(columns | {"outcome": Outcome(row["outcome"])}))

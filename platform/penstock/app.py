@@ -34,6 +34,7 @@ from penstock.edge import (
     models,
     operations,
     prices,
+    requests,
     serverless,
     wire,
 )
@@ -144,6 +145,7 @@ class Gateway:
                 *models.routes(self.shelf, self.directory, self.prices),
                 *prices.routes(self.prices),
                 *instance_types.routes(self._pool, self.prices),
+                *requests.routes(self._pool),
                 # What changes something under /api/v1 belongs in here: then it obeys Idempotency-Key.
                 self.once.over(
                     [

@@ -76,18 +76,3 @@ limit $10
 select
   statement_timestamp() as as_of,
   (select minute from billing.usage_minute where organisation_id = $1 order by minute desc limit 1) as latest_minute
-
--- name: request
--- By our id; where there is none, the latest that the client called so. Two index probes per partition.
-select *
-from (
-  select true as ours, event.*
-  from billing.usage_event as event
-  where organisation_id = $1 and request_id = $2
-  union all
-  select false, event.*
-  from billing.usage_event as event
-  where organisation_id = $1 and client_request_id = $2
-) as found
-order by ours desc, ended_at desc, event_id desc
-limit 1

@@ -11,6 +11,7 @@ COMMANDS = {
     "doctor": "say what is found here and what is missing",
     "keys": "make, list and revoke API keys",
     "usage": "tokens and cost by day and model",
+    "requests": "single requests: where their time went, why that engine, what they cost",
     "ledger": "balances, transactions and the requests behind them; corrections and refunds",
     "prices": "show, add and schedule prices; price lists; try prices on recorded usage",
     "credit": "prepaid credit: what there is, top-ups, promotions, how wallets pay",

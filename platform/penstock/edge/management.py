@@ -1,4 +1,4 @@
-"""The management API: `/api/v1`. The tenant comes from the credential only."""
+"""The management API of usage: `/api/v1/usage`. The tenant comes from the credential only."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
-import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromQuery
 
 from penstock.access.keyring import Principal
 from penstock.edge import usage_questions
-from penstock.edge.refusals import BadRequest, NotFound
-from penstock_base import money
+from penstock.edge.refusals import BadRequest
 from penstock_billing import usage
 from penstock_billing.errors import UsageQuestionRefused
 
@@ -43,17 +41,4 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
         fresh = await usage.freshness(pool, principal.organisation_id)
         return usage_questions.answer(question, lines, fresh)
 
-    @get("/api/v1/requests/{request_id:str}")
-    async def show_request(
-        principal: NamedDependency[Principal], request_id: FromPath[str]
-    ) -> dict[str, Any]:
-        found = await usage.request(pool, principal.organisation_id, request_id)
-        if found is None:
-            raise NotFound(
-                f"no request {request_id[:100]!r} is recorded for this organisation; "
-                "one that just ended appears within a second"
-            )
-        fields: dict[str, Any] = msgspec.to_builtins(found)
-        return fields | {"cost_usd": money.nano_to_usd(found.cost_nano_usd)}
-
-    return [show_usage, show_request]
+    return [show_usage]

@@ -38,17 +38,7 @@ def read(organisation_id: int, asked: Asked, now: datetime) -> Question:
     the last 30 days, by day and model.
     """
     step, by = _division(asked.by)
-    last_day, end = _moment("until", asked.until)
-    last = last_day or now.astimezone(UTC).date()
-    until = end or midnight(last + timedelta(days=1))
-    first_day, beginning = _moment("since", asked.since)
-    days = min(DAYS_DEFAULT, DAYS_MAX[step])
-    since = beginning or (midnight(first_day) if first_day else until - timedelta(days=days))
-    if since >= until:
-        raise BadRequest(
-            f"since ({asked.since or since.date()}) must be before the end of until ({asked.until or last})",
-            param="since",
-        )
+    since, until = bounded(asked.since, asked.until, now, min(DAYS_DEFAULT, DAYS_MAX[step]))
     if until - since > timedelta(days=DAYS_MAX[step]):
         raise BadRequest(f"at most {DAYS_MAX[step]} days at once with the step {step.value!r}", param="since")
     return Question(
@@ -57,10 +47,10 @@ def read(organisation_id: int, asked: Asked, now: datetime) -> Question:
         until=until,
         step=step,
         by=by,
-        project_id=_project(asked.project),
-        key_id=_name("key", asked.key),
-        model=_name("model", asked.model),
-        endpoint=_name("endpoint", asked.endpoint),
+        project_id=project(asked.project),
+        key_id=named("key", asked.key),
+        model=named("model", asked.model),
+        endpoint=named("endpoint", asked.endpoint),
     )
 
 
@@ -92,6 +82,24 @@ def told(question: Question, line: UsageLine) -> dict[str, Any]:
 def midnight(day: date) -> datetime:
     """The moment a UTC day begins."""
     return datetime.combine(day, time(), UTC)
+
+
+def bounded(since: str | None, until: str | None, now: datetime, days: int) -> tuple[datetime, datetime]:
+    """Read a window, by default the last `days` UTC days; its end is the first moment that is not in it.
+
+    Raises BadRequest.
+    """
+    last_day, end = _moment("until", until)
+    last = last_day or now.astimezone(UTC).date()
+    ends = end or midnight(last + timedelta(days=1))
+    first_day, beginning = _moment("since", since)
+    begins = beginning or (midnight(first_day) if first_day else ends - timedelta(days=days))
+    if begins >= ends:
+        raise BadRequest(
+            f"since ({since or begins.date()}) must be before the end of until ({until or last})",
+            param="since",
+        )
+    return begins, ends
 
 
 def _division(text: str | None) -> tuple[Step, frozenset[Dimension]]:
@@ -129,7 +137,8 @@ def _moment(param: str, text: str | None) -> tuple[date | None, datetime | None]
     return day, None
 
 
-def _project(text: str | None) -> int | None:
+def project(text: str | None) -> int | None:
+    """Read a project's number; raises BadRequest."""
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= PROJECT_MAX):
@@ -137,7 +146,8 @@ def _project(text: str | None) -> int | None:
     return int(text)
 
 
-def _name(param: str, text: str | None) -> str | None:
+def named(param: str, text: str | None) -> str | None:
+    """Check a name; raises BadRequest for what Postgres cannot hold, or no name is."""
     if text is not None and (len(text) > NAME_MAX or not text.isprintable()):
         raise BadRequest(
             f"{param} must be at most {NAME_MAX} characters, none of them a control character", param=param

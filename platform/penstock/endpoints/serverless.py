@@ -176,6 +176,11 @@ async def credentials(connection: asyncpg.Connection | asyncpg.Pool, endpoint_id
     return [KeyShown(Slot(row["slot"]), row["id"], row["last_four"], row["created_at"]) for row in rows]
 
 
+async def key_ids(connection: asyncpg.Connection | asyncpg.Pool, endpoint_id: int) -> list[str]:
+    """Every key that an endpoint has or had."""
+    return [row["id"] for row in await connection.fetch(SQL["key_ids"], endpoint_id)]
+
+
 async def live(connection: Any) -> list[Live]:
     """Every endpoint of every organisation, for gateways and controllers."""
     return [

@@ -105,33 +105,9 @@ async def test_nobody_sees_anothers_usage(database: asyncpg.Pool, records: list[
     )
     assert await by_day_and_model(database, 3) == []
     assert await usage.totals(database, 1, *BOTH_DAYS, project_id=9) == nothing
-    theirs = next(each for each in records if each.organisation_id == 2)
-    assert await usage.request(database, 1, theirs.request_id) is None
-    assert await usage.request(database, 2, theirs.request_id) is not None
 
 
-async def test_a_request_is_found_by_our_id_and_by_the_clients(
-    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make
-) -> None:
-    first, second = (make(organisation_id=1, client_request_id="mine", ended_ms=ms(DAY) + n) for n in (0, 1))
-    # A client that names its request as we named another must not hide that one.
-    imitator = make(organisation_id=1, client_request_id=first.request_id, ended_ms=ms(DAY) + 2)
-    for each in (first, second, imitator):
-        journal.append(each)
-    await shipper.ship_once()
-    found = await usage.request(database, 1, first.request_id)
-    assert found is not None
-    assert (found.request_id, found.cost_nano_usd) == (first.request_id, first.cost_nano_usd)
-    assert (found.outcome, found.ended_at) == (first.outcome, DAY)
-    latest = await usage.request(database, 1, "mine")
-    assert latest is not None
-    assert latest.request_id == second.request_id
-    assert await usage.request(database, 1, "unknown") is None
-    for id_ in ("mine", first.request_id):
-        assert await usage.request(database, 2, id_) is None
-
-
-async def test_dashboards_and_lookups_scan_no_events(database: asyncpg.Pool) -> None:
+async def test_dashboards_scan_no_events(database: asyncpg.Pool) -> None:
     async with database.acquire() as connection:
         await connection.execute("set enable_seqscan = off")
         plan = await connection.fetch(
@@ -142,5 +118,3 @@ async def test_dashboards_and_lookups_scan_no_events(database: asyncpg.Pool) -> 
         assert "Seq Scan on usage" not in text
         for index in ("usage_minute_identity", "usage_hour_identity", "usage_day_identity"):
             assert index in text
-        plan = await connection.fetch("explain " + usage.SQL["request"], 1, "x")
-        assert not any("Seq Scan" in row[0] for row in plan)

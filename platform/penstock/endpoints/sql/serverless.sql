@@ -31,6 +31,10 @@ from endpoints.serverless where deleted_at is null
 select slot, id, last_four, created_at from access.api_key
 where endpoint_id = $1 and revoked_at is null order by slot
 
+-- name: key_ids
+-- Those that were replaced too.
+select id from access.api_key where endpoint_id = $1
+
 -- name: insert_key
 insert into access.api_key (id, organisation_id, project_id, name, digest, last_four, endpoint_id, slot)
 values ($1, $2, $3, $4, $5, $6, $7, $8)

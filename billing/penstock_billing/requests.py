@@ -1,0 +1,168 @@
+"""Single requests as they were recorded: one by its id, or the latest of a while.
+
+Every query names the organisation and a window of time, so that it reads few of the daily partitions.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from penstock_base import ids, queries
+from penstock_billing import prices
+from penstock_billing.prices import PriceVersion
+from penstock_billing.record import Funding, Outcome
+
+SQL = queries.load("penstock_billing", "requests.sql")
+
+OUR_PREFIX = "req_"
+CLOCK_BACK = timedelta(hours=1)
+"""A clock that stepped back may end a request before it came."""
+LASTS_MAX = timedelta(days=2)
+"""No request lasts longer."""
+CLIENT_ID_DAYS = 30
+"""How far back a client's own name for a request is looked for: it says nothing of its time."""
+LATEST = UUID(int=2**128 - 1)
+
+Database = asyncpg.Connection | asyncpg.Pool
+
+
+class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request used and cost, and how it went; the fields are those of the usage record."""
+
+    event_id: UUID
+    request_id: str
+    client_request_id: str | None
+    ended_at: datetime
+    project_id: int
+    key_id: str
+    endpoint: str
+    surface: str
+    model: str
+    price_version: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    images: int
+    audio_ms: int
+    documents: int
+    batch: bool
+    outcome: Outcome
+    status: int
+    streamed: bool
+    queue_us: int
+    admit_us: int
+    wait_us: int
+    wake_us: int
+    retries: int
+    first_token_us: int
+    duration_us: int
+    replica: str
+    pool_version: int
+    policy: str
+    candidates: int
+    cost_nano_usd: int
+    funding: Funding
+    ledger_transaction_id: int | None
+
+    @property
+    def arrived_at(self) -> datetime:
+        """When its head was read."""
+        return self.ended_at - timedelta(microseconds=self.duration_us)
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which requests are asked for."""
+
+    organisation_id: int
+    since: datetime
+    until: datetime
+    """The first moment that does not count any more."""
+    key_ids: list[str] | None = None
+    """Only these keys' requests: what whoever asks may see. None: all of the organisation's."""
+    key_id: str | None = None
+    """Only this key's; likewise the next four."""
+    model: str | None = None
+    endpoint: str | None = None
+    project_id: int | None = None
+    outcomes: list[Outcome] | None = None
+    before: tuple[datetime, UUID] | None = None
+    """Only what ended before this one: where the next page begins."""
+    limit: int = 20
+
+
+async def find(
+    pool: Database, organisation_id: int, name: str, now: datetime, key_ids: list[str] | None = None
+) -> RecordedRequest | None:
+    """Find one request by our id, or else the latest of CLIENT_ID_DAYS that the client called so.
+
+    None when there is none, when its record is not shipped yet (some 200 ms after the response's end), and
+    when its day is in a file only (`filed_days`). `key_ids` as in Wanted.
+    """
+    lately = (now - timedelta(days=CLIENT_ID_DAYS), now + timedelta(days=2))
+    row = await pool.fetchrow(SQL["by_our_id"], organisation_id, name, *(window(name) or lately), key_ids)
+    if row is None:
+        row = await pool.fetchrow(SQL["by_client_id"], organisation_id, name, *lately, key_ids)
+    return None if row is None else _read(row)
+
+
+async def latest(pool: Database, wanted: Wanted) -> list[RecordedRequest]:
+    """List requests, the latest first."""
+    outcomes = None if wanted.outcomes is None else [each.value for each in wanted.outcomes]
+    rows = await pool.fetch(
+        SQL["latest"],
+        wanted.organisation_id,
+        wanted.since,
+        wanted.until if wanted.before is None else min(wanted.until, wanted.before[0] + timedelta(seconds=1)),
+        *(wanted.before or (wanted.until, LATEST)),
+        wanted.key_ids,
+        wanted.key_id,
+        wanted.model,
+        wanted.endpoint,
+        wanted.project_id,
+        outcomes,
+        wanted.limit,
+    )
+    return [_read(row) for row in rows]
+
+
+async def price_of(pool: Database, one: RecordedRequest) -> PriceVersion | None:
+    """The prices that were fixed at its admission."""
+    row = await pool.fetchrow(SQL["price"], one.price_version)
+    return None if row is None else prices.version_of(row)
+
+
+async def refunds_of(pool: Database, organisation_id: int, one: RecordedRequest) -> list[int]:
+    """Ledger transactions that gave back its cost, or a part of it."""
+    rows = await pool.fetch(SQL["refunds"], organisation_id, one.request_id)
+    return [row["transaction_id"] for row in rows]
+
+
+async def filed_days(pool: Database, since: datetime, until: datetime) -> list[date]:
+    """Days of a window whose requests are in archive files only, and are found here no more."""
+    return [row["day"] for row in await pool.fetch(SQL["filed_days"], since, until)]
+
+
+def window(request_id: str) -> tuple[datetime, datetime] | None:
+    """When a request of ours can have ended, which its id tells; None for what is no id of ours."""
+    text = request_id.removeprefix(OUR_PREFIX)
+    if text == request_id:
+        return None
+    arrived_ms = ids.uuid7_unix_ms(text)
+    if arrived_ms is None:
+        return None
+    arrived = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=arrived_ms)
+    return arrived - CLOCK_BACK, arrived + LASTS_MAX
+
+
+def _read(row: asyncpg.Record) -> RecordedRequest:
+    columns: dict[str, Any] = {name: row[name] for name in RecordedRequest.__struct_fields__}
+    # A plain one: asyncpg's own is not known to encoders.
+    columns["event_id"] = UUID(bytes=columns["event_id"].bytes)
+    columns["outcome"], columns["funding"] = Outcome(columns["outcome"]), Funding(columns["funding"])
+    return RecordedRequest(**columns)

@@ -1,0 +1,182 @@
+"""Single requests: found by their ids in few partitions, listed page by page; nobody sees another's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from penstock_base import ids
+from penstock_billing import archive, partitions, requests
+from penstock_billing.journal import Journal
+from penstock_billing.record import Outcome, UsageRecord
+from penstock_billing.requests import Wanted
+from penstock_billing.shipper import Shipper
+
+Make = Callable[..., UsageRecord]
+NOW = datetime.now(UTC)
+DAY_MS = 86_400_000
+
+
+def ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def made_at(make: Make, ended: datetime, **changes: Any) -> UsageRecord:
+    """A request whose id tells its time, as ours do."""
+    event_id = ids.uuid7_bytes(ms(ended) - 1000)
+    changes = {"event_id": event_id, "request_id": f"req_{event_id.hex()}", "organisation_id": 1} | changes
+    return make(ended_ms=ms(ended), **changes)
+
+
+async def ship(journal: Journal, shipper: Shipper, *records: UsageRecord) -> None:
+    for each in records:
+        journal.append(each)
+    await shipper.ship_once()
+
+
+async def test_a_request_is_found_by_our_id_and_by_the_clients(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make
+) -> None:
+    moments = [NOW - timedelta(hours=3) + timedelta(milliseconds=n) for n in range(3)]
+    first, second = (made_at(make, at, client_request_id="mine") for at in moments[:2])
+    # A client that names its request as we named another must not hide that one.
+    imitator = made_at(make, moments[2], client_request_id=first.request_id)
+    await ship(journal, shipper, first, second, imitator)
+    found = await requests.find(database, 1, first.request_id, NOW)
+    assert found is not None
+    assert (found.request_id, found.cost_nano_usd) == (first.request_id, first.cost_nano_usd)
+    assert (found.outcome, ms(found.ended_at), found.event_id.bytes) == (
+        first.outcome,
+        first.ended_ms,
+        first.event_id,
+    )
+    named = await requests.find(database, 1, "mine", NOW)
+    assert named is not None
+    assert named.request_id == second.request_id
+    assert await requests.find(database, 1, "unknown", NOW) is None
+    for name in ("mine", first.request_id):
+        assert await requests.find(database, 2, name, NOW) is None
+        assert await requests.find(database, 1, name, NOW, ["another key"]) is None
+        assert await requests.find(database, 1, name, NOW, [first.key_id]) is not None
+
+
+async def test_an_old_request_is_found_by_our_id_alone(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make
+) -> None:
+    old = made_at(make, NOW - timedelta(days=80), client_request_id="old")
+    await ship(journal, shipper, old)
+    assert await requests.find(database, 1, old.request_id, NOW) is not None
+    assert await requests.find(database, 1, "old", NOW) is None
+
+
+async def test_a_look_for_one_request_touches_the_days_of_its_id_only(database: asyncpg.Pool) -> None:
+    async with database.acquire() as connection:
+        await partitions.ensure(connection, 40)
+        await connection.execute("set enable_seqscan = off")
+        tomorrow = NOW + timedelta(days=20)
+        bounds = requests.window(f"req_{ids.uuid7_bytes(ms(tomorrow)).hex()}")
+        assert bounds is not None
+        plan = await connection.fetch("explain " + requests.SQL["by_our_id"], 1, "x", *bounds, None)
+        text = "\n".join(row[0] for row in plan)
+        assert text.count(" on usage_event_") <= 2 * 4, text
+        assert "Seq Scan" not in text
+        latest = (1, NOW, tomorrow, tomorrow, requests.LATEST, *[None] * 6, 20)
+        plan = await connection.fetch("explain " + requests.SQL["latest"], *latest)
+        text = "\n".join(row[0] for row in plan)
+        assert "Seq Scan" not in text
+        assert f"usage_event_{NOW + timedelta(days=30):%Y%m%d}" not in text
+
+
+async def test_requests_are_listed_the_latest_first_page_by_page(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make
+) -> None:
+    # Some end in the same millisecond, and some belong to somebody else.
+    made = [made_at(make, NOW - timedelta(seconds=n // 2)) for n in range(25)]
+    others = [made_at(make, NOW - timedelta(seconds=n), organisation_id=2) for n in range(5)]
+    await ship(journal, shipper, *made, *others)
+    wanted = {"organisation_id": 1, "since": NOW - timedelta(days=1), "until": NOW + timedelta(days=1)}
+    seen: list[Any] = []
+    page = await requests.latest(database, Wanted(**wanted, limit=10))
+    while page:
+        seen += page
+        place = (page[-1].ended_at, page[-1].event_id)
+        page = await requests.latest(database, Wanted(**wanted, before=place, limit=10))
+    assert [(each.ended_at, each.event_id) for each in seen] == sorted(
+        ((each.ended_at, each.event_id) for each in seen), reverse=True
+    )
+    assert {each.request_id for each in seen} == {each.request_id for each in made}
+    assert len(seen) == 25
+
+
+@pytest.mark.parametrize(
+    ("filter", "field"),
+    [
+        ({"model": "penstock/demo-embed"}, {"model": "penstock/demo-embed"}),
+        ({"key_id": "k2"}, {"key_id": "k2"}),
+        ({"key_ids": ["k2", "k3"]}, {"key_id": "k2"}),
+        ({"endpoint": ""}, {"endpoint": ""}),
+        ({"endpoint": "desk"}, {"endpoint": "desk"}),
+        ({"project_id": 8}, {"project_id": 8}),
+        ({"outcomes": [Outcome.STALLED]}, {"outcome": Outcome.STALLED}),
+    ],
+)
+async def test_a_list_is_narrowed(
+    database: asyncpg.Pool,
+    journal: Journal,
+    shipper: Shipper,
+    make: Make,
+    filter: dict[str, Any],  # noqa: A002 - what it is
+    field: dict[str, Any],
+) -> None:
+    fields = [
+        {"model": "penstock/demo-embed", "price_version": 2},
+        {"key_id": "k2"},
+        {"endpoint": "desk"},
+        {"project_id": 8},
+        {"outcome": Outcome.STALLED},
+    ]
+    plain = {"model": "penstock/demo-chat", "price_version": 1, "outcome": Outcome.DONE}
+    made = [made_at(make, NOW - timedelta(seconds=n), **(plain | each)) for n, each in enumerate(fields)]
+    await ship(journal, shipper, *made)
+    window = {"since": NOW - timedelta(hours=1), "until": NOW + timedelta(hours=1)}
+    found = await requests.latest(database, Wanted(organisation_id=1, **window, **filter))
+    (name, value) = next(iter(field.items()))
+    assert [each.request_id for each in found] == [
+        each.request_id for each in made if getattr(each, name) == value
+    ]
+
+
+async def test_a_filed_day_is_named(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make, tmp_path: Path
+) -> None:
+    day = NOW.date() - timedelta(days=10)
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    old = made_at(make, noon)
+    await ship(journal, shipper, old)
+    async with database.acquire() as connection:
+        await partitions.settle(connection)
+        await archive.file_day(connection, tmp_path, day)
+    assert await requests.find(database, 1, old.request_id, NOW) is None
+    bounds = requests.window(old.request_id)
+    assert bounds is not None
+    assert await requests.filed_days(database, *bounds) == [day]
+    assert await requests.filed_days(database, NOW - timedelta(days=1), NOW) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", "req_", "mine", "req_" + "0" * 32, "req_" + "f" * 32, "req_" + "g" * 32, "REQ_" + "0" * 32]
+)
+def test_what_is_no_id_of_ours_tells_no_time(name: str) -> None:
+    assert requests.window(name) is None
+
+
+def test_our_id_tells_its_time() -> None:
+    bounds = requests.window(f"req_{ids.uuid7_bytes().hex()}")
+    assert bounds is not None
+    assert bounds[0].timestamp() < time.time() < bounds[1].timestamp()
