@@ -30,6 +30,7 @@ from penstock.edge import (
     credit,
     failures,
     instance_types,
+    limits,
     management,
     models,
     operations,
@@ -99,6 +100,7 @@ class Gateway:
         self.budgets = Budgets(self.journal)
         first_tokens = FirstTokens(time.monotonic)
         self.counters = SharedCounters(settings.redis_url)
+        self.rates = Rates(self.counters)
         self.teller = LoadTeller(
             pool, self._changes, self.journal.boot_id.hex(), self.directory, first_tokens, time.monotonic
         )
@@ -123,7 +125,7 @@ class Gateway:
             journal=self.journal,
             conductor=Conductor(self.dispatcher, self.meter, patience, first_tokens),
             once=self.once,
-            rates=Rates(self.counters),
+            rates=self.rates,
             funds=Funds(self.wallets, self.lender, self.budgets),
             body_bytes_max=settings.body_bytes_max,
         )
@@ -137,7 +139,10 @@ class Gateway:
                 yield
 
         async def principal(request: Request[Any, Any, Any]) -> Principal:
-            return await self.keyring.authenticate(wire.read_head(request.scope).api_key)
+            found = await self.keyring.authenticate(wire.read_head(request.scope).api_key)
+            # A key of an endpoint opens nothing but that.
+            self.endpoints.check_plain(found)
+            return found
 
         return Litestar(
             [
@@ -153,6 +158,7 @@ class Gateway:
                         *serverless.routes(self.serverless),
                         *budgets.routes(self._pool, self._changes),
                         *credit.routes(self._pool),
+                        *limits.routes(self._pool, self._changes),
                     ]
                 ),
                 *operations.routes(self.readiness, self._settings.metrics_token),
@@ -177,6 +183,7 @@ class Gateway:
             "credit": self.lender.run(),
             "load": self.teller.run(self.dispatcher),
             "counters": self.counters.run(),
+            "rates": self.rates.run(),
             "figures": self._figures(),
         }
         tasks = [asyncio.create_task(self._guarded(name, loop)) for name, loop in loops.items()]

@@ -46,6 +46,8 @@ class Principal(msgspec.Struct, frozen=True):
     key_limits: RateLimits = limits.NONE
     project_limits: RateLimits = limits.NONE
     """Of all the project's keys together."""
+    plan_limits: RateLimits = limits.NONE
+    """Of all the organisation's keys together, by its plan."""
     endpoint_id: int | None = None
     """The one endpoint that the key opens; None: everything of its project."""
 
@@ -139,6 +141,7 @@ class Keyring:
                 row["weight"],
                 limits.read(row["key_limits"]),
                 limits.read(row["project_limits"]),
+                limits.read(row["plan_limits"]),
                 row["endpoint_id"],
             )
             self._entries[key_id] = Entry(row["digest"], principal)

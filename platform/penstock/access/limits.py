@@ -1,8 +1,11 @@
-"""What keys and projects are limited to, and the plans that weigh organisations."""
+"""What keys, projects and organisations are limited to: requests and tokens a minute, and requests at once.
+
+An organisation limits its own keys and projects; what it is limited to itself is its plan's (plans.py).
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import asyncpg
 import msgspec
@@ -13,7 +16,10 @@ from penstock_base import queries
 
 SQL = queries.load("penstock.access", "limits.sql")
 
-Most = Annotated[int, Meta(ge=1, le=10**12, description="a whole number of 1 or more")]
+MOST = 10**12
+"""No limit is higher: it would be none."""
+
+Most = Annotated[int, Meta(ge=1, le=MOST, description="a whole number of 1 or more")]
 
 
 class LimitError(Exception):
@@ -21,22 +27,32 @@ class LimitError(Exception):
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a key or a project is limited to; None is no limit."""
+    """What something is limited to; None is no limit."""
 
     requests_per_minute: Most | None = None
     tokens_per_minute: Most | None = None
     concurrent_requests: Most | None = None
 
+    def __str__(self) -> str:
+        """Put them in words."""
+        words = (
+            (self.requests_per_minute, "requests a minute"),
+            (self.tokens_per_minute, "tokens a minute"),
+            (self.concurrent_requests, "requests at once"),
+        )
+        return ", ".join(f"{most:,} {what}" for most, what in words if most is not None) or "none"
+
 
 NONE = RateLimits()
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """A plan, and how many organisations have it."""
+class Limited(msgspec.Struct, frozen=True):
+    """A key or a project that has limits."""
 
+    id: str
+    """Of a key; a project's name."""
     name: str
-    weight: float
-    organisations: int
+    limits: RateLimits
 
 
 def read(text: str) -> RateLimits:
@@ -44,47 +60,59 @@ def read(text: str) -> RateLimits:
     return NONE if text == "{}" else msgspec.json.decode(text, type=RateLimits)
 
 
+def written(limits: RateLimits) -> str:
+    """Write limits as Postgres keeps them."""
+    return msgspec.json.encode(limits).decode()
+
+
+async def of_key(connection: asyncpg.Connection, organisation_id: int, key_id: str) -> RateLimits:
+    """What one key is limited to; raises UnknownKey."""
+    text = await connection.fetchval(SQL["of_key"], organisation_id, key_id)
+    if text is None:
+        raise _no_key(key_id)
+    return read(text)
+
+
+async def of_project(connection: asyncpg.Connection, organisation_id: int, project: str) -> RateLimits:
+    """What a project is limited to, all its keys together; raises UnknownProject."""
+    project_id = await keys.find_project(connection, organisation_id, project)
+    return read(await connection.fetchval(SQL["of_project"], project_id))
+
+
+async def limited_keys(connection: asyncpg.Connection, organisation_id: int) -> list[Limited]:
+    """Every live key of an organisation that has limits, the newest first."""
+    return [_limited(row) for row in await connection.fetch(SQL["limited_keys"], organisation_id)]
+
+
+async def limited_projects(connection: asyncpg.Connection, organisation_id: int) -> list[Limited]:
+    """Every project of an organisation that has limits, by name."""
+    return [_limited(row) for row in await connection.fetch(SQL["limited_projects"], organisation_id)]
+
+
 async def limit_key(
     connection: asyncpg.Connection, organisation_id: int, key_id: str, limits: RateLimits
 ) -> None:
-    """Limit one key; raises UnknownKey."""
-    if await connection.fetchval(SQL["limit_key"], organisation_id, key_id, _text(limits)) is None:
-        raise keys.UnknownKey(f"no key {key_id!r} in this organisation: see `penstock keys list`")
+    """Limit one key to exactly this; raises UnknownKey.
+
+    An endpoint's two keys are limited together, by their endpoint.
+    """
+    if await connection.fetchval(SQL["limit_key"], organisation_id, key_id, written(limits)) is None:
+        raise _no_key(key_id)
 
 
 async def limit_project(
     connection: asyncpg.Connection, organisation_id: int, project: str, limits: RateLimits
 ) -> None:
-    """Limit a project, all its keys together; raises UnknownProject."""
+    """Limit a project, all its keys together, to exactly this; raises UnknownProject."""
     async with connection.transaction():
         project_id = await keys.find_project(connection, organisation_id, project)
-        await connection.execute(SQL["limit_project"], project_id, _text(limits))
+        await connection.execute(SQL["limit_project"], project_id, written(limits))
         await connection.execute(SQL["touch_project"], project_id)
 
 
-async def plans(connection: asyncpg.Connection) -> list[Plan]:
-    """Every plan."""
-    return [Plan(*row.values()) for row in await connection.fetch(SQL["plans"])]
+def _no_key(key_id: str) -> keys.UnknownKey:
+    return keys.UnknownKey(f"no live key {key_id[:40]!r} in this organisation: see `penstock keys list`")
 
 
-async def set_plan(connection: asyncpg.Connection, name: str, weight: float) -> None:
-    """Make a plan or change its weight."""
-    if not 0 < weight <= 1000:
-        raise LimitError(f"the weight {weight:g} is not accepted: it must be above 0, up to 1000")
-    async with connection.transaction():
-        await connection.execute(SQL["set_plan"], name, weight)
-        await connection.execute(SQL["touch_plan"], name)
-
-
-async def assign_plan(connection: asyncpg.Connection, organisation_id: int, name: str) -> None:
-    """Give an organisation a plan; raises LimitError where there is no such plan."""
-    async with connection.transaction():
-        known: list[Any] = [plan.name for plan in await plans(connection)]
-        if name not in known:
-            raise LimitError(f"no plan {name!r}; there are: {', '.join(known)}")
-        await connection.execute(SQL["assign_plan"], organisation_id, name)
-        await connection.execute(SQL["touch_organisation"], organisation_id)
-
-
-def _text(limits: RateLimits) -> str:
-    return msgspec.json.encode(limits).decode()
+def _limited(row: asyncpg.Record) -> Limited:
+    return Limited(row["id"], row["name"], read(row["limits"]))

@@ -33,6 +33,9 @@ class SharedCounters:
         self._watching: dict[str, Callable[[float], None]] = {}
         self._unseen: set[str] = set()
         """Watched names whose sum was not read yet."""
+        self._looked_at: set[str] = set()
+        self._under_way: set[str] = set()
+        """Names that an exchange is under way for, and that were not forgotten since."""
         self.connected = False
 
     def add(self, name: str, amount: float, keep_s: int) -> None:
@@ -44,6 +47,10 @@ class SharedCounters:
     def sum(self, name: str) -> float:
         """What all gateways counted, as far as is known here."""
         return self._sums.get(name, 0.0)
+
+    def look(self, name: str) -> None:
+        """Have a sum read at the next exchange: somebody decides by it."""
+        self._looked_at.add(name)
 
     def watch(self, name: str, others_added: Callable[[float], None]) -> None:
         """Have a function told what other gateways add from now on, as it becomes known."""
@@ -57,12 +64,14 @@ class SharedCounters:
         self._keep_s.pop(name, None)
         self._watching.pop(name, None)
         self._unseen.discard(name)
+        self._looked_at.discard(name)
+        self._under_way.discard(name)
 
     async def run(self) -> None:
         """Exchange until cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
-            if not self._unsent and not self._watching:
+            if not self._unsent and not self._watching and not self._looked_at:
                 continue
             try:
                 await self.exchange()
@@ -79,7 +88,9 @@ class SharedCounters:
         only the answer was lost: limits are then a little tight for a minute.
         """
         sent, self._unsent = self._unsent, {}
-        asked = [name for name in self._watching if name not in sent]
+        asked = [name for name in self._watching.keys() | self._looked_at if name not in sent]
+        self._looked_at = set()
+        self._under_way = {*sent, *asked}
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for name, amount in sent.items():
@@ -89,13 +100,13 @@ class SharedCounters:
                     pipeline.get(PREFIX + name)
                 answers = await pipeline.execute()
         except BaseException:
-            for name, amount in sent.items():
-                self._unsent[name] = self._unsent.get(name, 0.0) + amount
+            for name in sent.keys() & self._under_way:
+                self._unsent[name] = self._unsent.get(name, 0.0) + sent[name]
             raise
         sums = dict(zip(sent, answers[: 2 * len(sent) : 2], strict=True))
         sums |= dict(zip(asked, answers[2 * len(sent) :], strict=True))
-        for name, total in sums.items():
-            self._learn(name, float(total or 0.0))
+        for name in sums.keys() & self._under_way:
+            self._learn(name, float(sums[name] or 0.0))
         self.connected = True
 
     def _learn(self, name: str, total: float) -> None:

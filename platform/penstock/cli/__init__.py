@@ -9,7 +9,9 @@ import click
 COMMANDS = {
     "up": "run everything on this machine",
     "doctor": "say what is found here and what is missing",
-    "keys": "make, list and revoke API keys",
+    "keys": "make, list, limit and revoke API keys",
+    "projects": "parts of an organisation, and their limits",
+    "plans": "what share of a busy model organisations get, and their limits",
     "usage": "tokens and cost by day and model",
     "requests": "single requests: where their time went, why that engine, what they cost",
     "ledger": "balances, transactions and the requests behind them; corrections and refunds",

@@ -13,6 +13,7 @@ import click
 from penstock import settings
 from penstock.access.keys import UnknownKey, UnknownOrganisation, UnknownProject
 from penstock.access.limits import LimitError
+from penstock.changes import Change, Changes
 from penstock.endpoints.serverless import EndpointError, UnknownEndpoint
 from penstock.settings import Settings
 from penstock_base import database
@@ -47,6 +48,14 @@ def run(work: Work[T]) -> T:
         message = f"the database cannot be used ({error}): is `penstock up` running?"
     click.echo(f"penstock: {message}", err=True)
     sys.exit(1)
+
+
+async def announce(told: Settings, *changed: Change) -> None:
+    """Tell gateways and controllers what changed, so that they need not wait for their next look."""
+    changes = Changes(told.redis_url)
+    for change in changed:
+        await changes.tell(change)
+    await changes.close()
 
 
 async def _with_connection(told: Settings, work: Work[T]) -> T:

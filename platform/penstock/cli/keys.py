@@ -1,4 +1,4 @@
-"""`penstock keys`: make, list and revoke API keys."""
+"""`penstock keys`: make, list, limit and revoke API keys."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from penstock.access import keys
-from penstock.changes import Change, Changes
-from penstock.cli import database
+from penstock.access import keys, limits
+from penstock.access.limits import NONE, RateLimits
+from penstock.changes import Change
+from penstock.cli import database, rate_options
 from penstock.settings import Settings
 
+WIDE = 100
+"""Columns of a screen that has room for more than must be said."""
 ORGANISATION = click.option(
     "--organisation", default="default", show_default=True, help="Whose keys; `create` makes a new one."
 )
@@ -20,7 +23,7 @@ ORGANISATION = click.option(
 
 @click.group()
 def command() -> None:
-    """Make, list and revoke API keys."""
+    """Make, list, limit and revoke API keys."""
 
 
 @command.command()
@@ -35,7 +38,7 @@ def create(name: str, organisation: str, project: str, as_json: bool) -> None:
         key = await keys.create(
             connection, told.pepper, name=name, organisation=organisation, project=project
         )
-        await _announce(told)
+        await database.announce(told, Change.KEYS)
         return key
 
     key = database.run(work)
@@ -52,18 +55,35 @@ def create(name: str, organisation: str, project: str, as_json: bool) -> None:
 def show(organisation: str, as_json: bool) -> None:
     """List every key, newest first; secrets are not stored."""
 
-    async def work(_: Settings, connection: asyncpg.Connection) -> list[keys.ListedKey]:
-        return await keys.listed(connection, await keys.find_organisation(connection, organisation))
+    async def work(
+        _: Settings, connection: asyncpg.Connection
+    ) -> tuple[list[keys.ListedKey], dict[str, RateLimits]]:
+        organisation_id = await keys.find_organisation(connection, organisation)
+        limited = await limits.limited_keys(connection, organisation_id)
+        return await keys.listed(connection, organisation_id), {each.id: each.limits for each in limited}
 
-    found = database.run(work)
+    found, limited = database.run(work)
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        shown = [msgspec.to_builtins(key) | {"limits": limited.get(key.id, NONE)} for key in found]
+        click.echo(msgspec.json.encode(shown))
         return
-    table = Table("Id", "Name", "Project", "Ends in", "Made", "Revoked", title=f"API keys of {organisation}")
+    console = Console()
+    wide = console.width >= WIDE
+    table = Table(title=f"API keys of {organisation}")
+    table.add_column("Id", no_wrap=True)
+    table.add_column("Name", overflow="fold")
+    table.add_column("Project", overflow="fold")
+    if wide:
+        table.add_column("Ends in", no_wrap=True)
+        table.add_column("Made", no_wrap=True)
+    table.add_column("Limits", overflow="fold")
+    table.add_column("Revoked", overflow="fold")
     for key in found:
         made, revoked = (f"{t:%Y-%m-%d %H:%M}" if t else "" for t in (key.created_at, key.revoked_at))
-        table.add_row(key.id, key.name, key.project, f"…{key.last_four}", made, revoked)
-    Console().print(table)
+        more = [f"…{key.last_four}", made] if wide else []
+        limit = limited.get(key.id, NONE)
+        table.add_row(key.id, key.name, key.project, *more, "" if limit == NONE else str(limit), revoked)
+    console.print(table)
 
 
 @command.command()
@@ -74,13 +94,30 @@ def revoke(key_id: str, organisation: str) -> None:
 
     async def work(told: Settings, connection: asyncpg.Connection) -> None:
         await keys.revoke(connection, await keys.find_organisation(connection, organisation), key_id)
-        await _announce(told)
+        await database.announce(told, Change.KEYS)
 
     database.run(work)
     click.echo(f"{key_id} is revoked.")
 
 
-async def _announce(told: Settings) -> None:
-    changes = Changes(told.redis_url)
-    await changes.tell(Change.KEYS)
-    await changes.close()
+@command.command()
+@click.argument("key_id")
+@ORGANISATION
+@rate_options.options
+@rate_options.NO_LIMIT
+@click.option("--json", "as_json", is_flag=True, help="Print the limits as JSON.")
+def limit(key_id: str, organisation: str, none: bool, as_json: bool, **given: int | str | None) -> None:
+    """Limit the key with this id (see `penstock keys list`); without options, show its limits."""
+    rate_options.check(given, none=none)
+
+    async def work(told: Settings, connection: asyncpg.Connection) -> RateLimits:
+        organisation_id = await keys.find_organisation(connection, organisation)
+        now = await limits.of_key(connection, organisation_id, key_id)
+        if not none and not rate_options.asked(given):
+            return now
+        wanted = NONE if none else rate_options.changed(now, given)
+        await limits.limit_key(connection, organisation_id, key_id, wanted)
+        await database.announce(told, Change.KEYS)
+        return wanted
+
+    rate_options.say(f"key {key_id}", database.run(work), as_json=as_json)

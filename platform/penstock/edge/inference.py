@@ -22,8 +22,8 @@ from penstock.access.limits import NONE
 from penstock.admission import limits
 from penstock.admission.funds import Ask, Funds
 from penstock.admission.idempotency.claims import Kept
-from penstock.admission.rates import Rates, limited_scopes
-from penstock.edge import once, openai, problems, steering, wire
+from penstock.admission.rates import Rates, endpoint_scope, limited_scopes
+from penstock.edge import once, openai, problems, rate_headers, steering, wire
 from penstock.edge.once import Once
 from penstock.edge.openai import ChatAsked, CompletionsAsked, EmbeddingsAsked
 from penstock.edge.problems import Problem
@@ -208,7 +208,7 @@ class Inference:
         """Answer a request that is not a repetition."""
         scopes = limited_scopes(arrived.principal)
         if arrived.endpoint is not None and arrived.endpoint.limits != NONE:
-            scopes.append((f"endpoint {arrived.endpoint.name}", arrived.endpoint.limits))
+            scopes.append(endpoint_scope(arrived.endpoint.id, arrived.endpoint.name, arrived.endpoint.limits))
         if not scopes:
             call = await self._call(arrived, settled, noted=noted)
             await self._conductor.run(call, receive, send, _headers(call))
@@ -221,7 +221,8 @@ class Inference:
                     settled(record)
 
             call = await self._call(arrived, count, noted=noted)
-            await self._conductor.run(call, receive, send, _headers(call))
+            headers = [*_headers(call), *rate_headers.headers(passed.rooms)]
+            await self._conductor.run(call, receive, send, headers)
 
     async def _call(
         self,

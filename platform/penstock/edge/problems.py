@@ -17,9 +17,11 @@ from penstock.admission.credit.errors import CreditHeld, CreditUnavailable, Debt
 from penstock.admission.idempotency import errors as idempotency
 from penstock.admission.limits import LimitExceeded, WrongTask
 from penstock.admission.rates import RateLimited
+from penstock.edge import rate_headers
 from penstock.edge.refusals import (
     BadRequest,
     BodyTooLarge,
+    Forbidden,
     NoPrice,
     NotFound,
     Starting,
@@ -43,7 +45,7 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
     param: str | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    more: tuple[tuple[str, str], ...] = ()
+    more: tuple[tuple[str, str | int], ...] = ()
     """Further fields of the body, for programs."""
 
     @property
@@ -57,7 +59,12 @@ class Problem(msgspec.Struct, frozen=True):
 
     def openai(self) -> bytes:
         """The error body that OpenAI's clients read."""
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }
         error |= dict(self.more)
         return msgspec.json.encode({"error": error})
 
@@ -81,14 +88,16 @@ def retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"retry-after", b"%d" % seconds),)
 
 
-def rate_limit(error: Any) -> tuple[tuple[bytes, bytes], ...]:
-    """Which limit was hit, what is left of it, and when to come back."""
-    return (
-        *retry_after(error.retry_after_s),
-        (b"x-ratelimit-limit", b"%d" % error.most),
-        (b"x-ratelimit-remaining", b"%d" % error.remaining),
-        (b"x-ratelimit-reset", b"%d" % error.retry_after_s),
+def rate_limited(error: RateLimited) -> Problem:
+    """Name the limit, what is allowed and what is used of it; say when to come back."""
+    more = (
+        ("scope", error.scope),
+        ("limit", error.limit),
+        ("allowed", error.most),
+        ("used", error.used),
     )
+    headers = (*retry_after(error.retry_after_s), *rate_headers.headers(error.rooms))
+    return Problem(429, "rate_limit_exceeded", str(error), headers=headers, more=more)
 
 
 def first_request(error: Any) -> tuple[tuple[bytes, bytes], ...]:
@@ -98,7 +107,7 @@ def first_request(error: Any) -> tuple[tuple[bytes, bytes], ...]:
 
 def budget_exceeded(error: BudgetExceeded) -> Problem:
     """Name the budget, its limit, what is spent, and when it begins anew."""
-    more = [
+    more: list[tuple[str, str | int]] = [
         ("budget", str(error.budget.id)),
         ("scope", error.scope),
         ("period", error.budget.period.value),
@@ -118,15 +127,16 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     BodyTooLarge: lambda e: Problem(413, "request_too_large", str(e), headers=CLOSE),
     UnsupportedMedia: lambda e: Problem(415, "unsupported_media_type", str(e), headers=CLOSE),
     UnknownEndpoint: lambda e: Problem(404, "endpoint_not_found", str(e)),
-    WrongEndpoint: lambda e: Problem(403, "wrong_endpoint", str(e)),
+    WrongEndpoint: lambda e: Problem(401, "wrong_endpoint", str(e), headers=UNAUTHORIZED),
     EndpointSuspended: lambda e: Problem(403, "endpoint_suspended", str(e)),
+    Forbidden: lambda e: Problem(403, "forbidden", str(e)),
     NotFound: lambda e: Problem(404, "not_found", str(e)),
     Starting: lambda e: Problem(503, "starting", str(e), headers=retry_after(e.retry_after_s)),
     UnknownModel: lambda e: Problem(404, "model_not_found", str(e), "model"),
     WrongTask: lambda e: Problem(400, "model_task_mismatch", str(e), "model"),
     LimitExceeded: lambda e: Problem(400, "limit_exceeded", str(e), e.param),
     QueueFull: lambda e: Problem(429, "queue_full", str(e), headers=retry_after(e.retry_after_s)),
-    RateLimited: lambda e: Problem(429, "rate_limit_exceeded", str(e), headers=rate_limit(e)),
+    RateLimited: rate_limited,
     NotServed: lambda e: Problem(503, "model_not_ready", str(e), "model", retry_after(e.retry_after_s)),
     NoPrice: lambda e: Problem(503, "model_without_price", str(e), "model", retry_after(e.retry_after_s)),
     InsufficientCredit: lambda e: Problem(

@@ -43,6 +43,10 @@ class NotFound(Exception):
     """There is no such thing for this tenant."""
 
 
+class Forbidden(Exception):
+    """The credential is good, and not for this."""
+
+
 class NoPrice(Exception):
     """The model is here, and nothing says what it costs: what cannot be billed is not served."""
 

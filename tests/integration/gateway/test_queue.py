@@ -107,7 +107,17 @@ async def test_a_limited_key_is_told_its_limit_and_when_to_come_back(bench: Any,
     assert error["code"] == "rate_limit_exceeded"
     assert "limited to 2 requests per minute" in error["message"]
     assert int(answers[2].headers["retry-after"]) <= 120
-    assert answers[2].headers["x-ratelimit-remaining"] == "0"
+    assert (error["scope"], error["limit"], error["allowed"], error["used"]) == (
+        f"key {key_id}",
+        "requests per minute",
+        2,
+        2,
+    )
+    left = [answer.headers["x-ratelimit-remaining-requests"] for answer in answers]
+    assert left == ["1", "0", "0"]
+    assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"2"}
+    assert all(answer.headers["x-ratelimit-reset-requests"].endswith("s") for answer in answers)
+    assert not any(name.startswith("x-ratelimit") for name in unlimited.headers)
 
 
 async def test_a_limited_project_counts_the_tokens_of_all_its_keys(bench: Any, chat: Body) -> None:

@@ -60,10 +60,13 @@ async def test_an_endpoints_key_opens_nothing_else(bench: Any, chat: Body) -> No
     assert (await call(bench, chat(), key, "other")).json()["error"]["code"] == "wrong_endpoint"
     async with bench.client() as client:
         plain = await client.post("/v1/chat/completions", content=chat(), headers=headers)
-        assert plain.status_code == 403
+        assert plain.status_code == 401
         assert "/serverless/front-desk/v1" in plain.json()["error"]["message"]
-        deleted = await client.delete(f"{API}/other", headers=headers)
-        assert deleted.status_code == 404
+        for path in (f"{API}/other", API, "/api/v1/limits", "/api/v1/usage", "/v1/models"):
+            refused = await client.get(path, headers=headers)
+            assert refused.status_code == 401
+            assert "/serverless/front-desk/v1" in refused.text
+        assert (await client.delete(f"{API}/other", headers=headers)).status_code == 401
 
 
 async def test_another_organisations_endpoint_is_not_there(bench: Any, chat: Body) -> None:

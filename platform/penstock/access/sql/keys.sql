@@ -42,7 +42,7 @@ returning id
 -- name: changed_keys
 -- Keys that changed since a time, and the database's own clock, for the next question.
 select key.id, key.organisation_id, key.project_id, digest, revoked_at is not null as revoked, weight, endpoint_id,
-       key.limits::text as key_limits, project.limits::text as project_limits
+       key.limits::text as key_limits, project.limits::text as project_limits, plan.limits::text as plan_limits
 from access.api_key as key
 join access.project on project.id = key.project_id
 join access.organisation on organisation.id = key.organisation_id
@@ -51,7 +51,7 @@ where key.changed_at > $1
 
 -- name: one_key
 select key.id, key.organisation_id, key.project_id, digest, revoked_at is not null as revoked, weight, endpoint_id,
-       key.limits::text as key_limits, project.limits::text as project_limits
+       key.limits::text as key_limits, project.limits::text as project_limits, plan.limits::text as plan_limits
 from access.api_key as key
 join access.project on project.id = key.project_id
 join access.organisation on organisation.id = key.organisation_id
