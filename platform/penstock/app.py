@@ -98,11 +98,11 @@ class Gateway:
         self.wallets = Wallets()
         self.lender = Lender(pool, self.journal.boot_id, self.wallets)
         self.budgets = Budgets(self.journal)
-        first_tokens = FirstTokens(time.monotonic)
+        self.first_tokens = FirstTokens(time.monotonic)
         self.counters = SharedCounters(settings.redis_url)
         self.rates = Rates(self.counters)
         self.teller = LoadTeller(
-            pool, self._changes, self.journal.boot_id.hex(), self.directory, first_tokens, time.monotonic
+            pool, self._changes, self.journal.boot_id.hex(), self.directory, self.first_tokens, time.monotonic
         )
         self.dispatcher = Dispatcher(
             self.directory,
@@ -123,7 +123,7 @@ class Gateway:
             directory=self.directory,
             endpoints=self.endpoints,
             journal=self.journal,
-            conductor=Conductor(self.dispatcher, self.meter, patience, first_tokens),
+            conductor=Conductor(self.dispatcher, self.meter, patience, self.first_tokens),
             once=self.once,
             rates=self.rates,
             funds=Funds(self.wallets, self.lender, self.budgets),

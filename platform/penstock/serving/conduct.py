@@ -258,7 +258,8 @@ class Conductor:
             # A whole answer comes at its end: how long that took says nothing of waiting.
             took_s = (now_ns - attempt.sent_ns) / 1e9
             target.window.first_token(took_s, target.in_flight, time.monotonic())
-            self._first_tokens.note(call.card.id, (now_ns - call.started_ns) / 1e9)
+            # A start's seconds are none that more engines would save.
+            self._first_tokens.note(call.card.id, (now_ns - call.started_ns) / 1e9 - slot.wake_s)
 
 
 class Attempt:

@@ -51,6 +51,18 @@ async def test_requests_for_a_sleeping_model_wait_and_are_answered_when_it_wakes
     await until_waiting(bench, 0)
 
 
+async def test_what_a_start_took_does_not_count_as_the_time_to_first_token(bench: Any, chat: Body) -> None:
+    await bench.set_pool()
+    async with bench.client() as client:
+        asked = asyncio.create_task(client.post(CHAT, content=chat(stream=True), headers=JSON))
+        await until_waiting(bench, 1)
+        await bench.start_engine()
+        event = await bench.event((await asked).headers["x-request-id"])
+    took_s = bench.gateway.first_tokens.p90_s(MODEL)
+    assert 0 < took_s <= (event["first_token_us"] - event["wake_us"]) / 1e6 + 0.001
+    assert event["wake_us"] > 100_000
+
+
 async def test_who_leaves_while_waiting_is_forgotten_and_pays_nothing(bench: Any, chat: Body) -> None:
     await bench.set_pool()
     async with bench.client() as client:
