@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from penstock.cli import billing_reconcile, database
+from penstock.cli import billing_gateways, billing_reconcile, database
 from penstock.settings import Settings
 from penstock_base import money
 from penstock_billing import archive, invariants, roll_ups
@@ -34,6 +34,8 @@ def command() -> None:
 
 
 command.add_command(billing_reconcile.command)
+command.add_command(billing_gateways.show_all)
+command.add_command(billing_gateways.settle)
 
 
 @command.command("roll-up")

@@ -105,3 +105,46 @@ async def test_the_controller_files_what_is_older_than_the_retention(
     (made,) = await filing.file_due(told("30"))
     assert made.events == 20
     assert await filing.file_due(told("30")) == []
+
+
+@pytest.fixture
+async def lost_gateway(database: asyncpg.Pool) -> str:
+    """A process of a machine that is gone, which held a dollar."""
+    boot = "ab" * 16
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute(
+            "insert into billing.gateway_boot (boot_id, host, seen_at) "
+            "values ($1, 'gone', now() - interval '1 hour')",
+            boot,
+        )
+        await connection.execute(
+            "insert into billing.lease (boot_id, organisation_id, project_id, granted_nano_usd, "
+            "promotional_granted_nano_usd, settled_nano_usd, expires_at) "
+            "values ($1, 1, 0, 1000000000, 0, 250000000, now())",
+            boot,
+        )
+    return boot
+
+
+async def test_a_lost_machine_is_given_up_by_hand(
+    penstock: Command, asked: Command, database: asyncpg.Pool, lost_gateway: str
+) -> None:
+    (told,) = await asked("billing", "gateways")
+    assert (told["boot_id"], told["host"], told["lent_nano_usd"]) == (lost_gateway, "gone", 750_000_000)
+    shown = (await penstock("billing", "gateways", columns=80)).stdout
+    assert max(len(line) for line in shown.splitlines() if "│" in line) <= 80
+    assert "penstock billing settle HOST" in shown
+    assert "0.75" in (await penstock("billing", "settle", "gone", "--yes")).stdout
+    assert await asked("billing", "gateways") == []
+    settled = "select settled_at is not null from billing.gateway_boot where boot_id = $1"
+    assert await database.fetchval(settled, lost_gateway)
+
+
+async def test_a_process_that_lives_or_is_unknown_is_not_given_up(
+    penstock: Command, database: asyncpg.Pool, lost_gateway: str
+) -> None:
+    await database.execute("update billing.gateway_boot set seen_at = now()")
+    for name, says in (("gone", "stop it first"), (lost_gateway, "stop it first"), ("other", "lists them")):
+        refused = await penstock("billing", "settle", name, "--yes", status=1)
+        assert says in refused.stderr
+    assert await database.fetchval("select count(*) from billing.gateway_boot where settled_at is null") == 1
