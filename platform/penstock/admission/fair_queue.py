@@ -6,6 +6,9 @@ tenant that comes back is lifted to the least of those waiting, so that idle tim
 difference in service between two tenants that both wait stays within what may be in flight at once, however
 long it lasts.
 
+Each class of urgency counts for itself: what a tenant has of idle engines for work that may wait sets it back
+among others whose work may wait, and nowhere else.
+
 Nothing here waits or knows a clock. Counters of other gateways come in through `charge`: being late bends
 fairness a little, and money not at all.
 """
@@ -52,18 +55,15 @@ class FairQueue(Generic[Item]):
     """Who waits for one model's engines, and who is next."""
 
     def __init__(self) -> None:
-        self._counters: dict[int, float] = {}
-        self._weights: dict[int, float] = {}
-        self._lines: dict[Urgency, Lines[Item]] = {each: Lines(self._counters) for each in sorted(Urgency)}
-        self._floor = 0.0
-        """The counter of the tenant that left the queue last: where the next one begins when none waits."""
+        self._lines: dict[Urgency, Lines[Item]] = {each: Lines() for each in sorted(Urgency)}
+        self._size = 0
 
     def __len__(self) -> int:
-        return sum(len(lines) for lines in self._lines.values())
+        return self._size
 
-    def counter(self, tenant: int) -> float:
+    def counter(self, tenant: int, urgency: Urgency = Urgency.INTERACTIVE) -> float:
         """Weighted tokens served to a tenant, per unit of its weight."""
-        return self._counters.get(tenant, 0.0)
+        return self._lines[urgency].counter(tenant)
 
     def waiting(self, tenant: int) -> int:
         """How many of a tenant's items wait."""
@@ -75,53 +75,52 @@ class FairQueue(Generic[Item]):
         A line may be as long as the room that is left (dynamic thresholds: Choudhury and Hahne, 1998): one
         tenant alone fills half of the queue, and the next one always finds room.
         """
-        return self.waiting(tenant) < waiting_max - len(self)
+        return self.waiting(tenant) < waiting_max - self._size
 
     def push(
         self, tenant: int, item: Item, *, weight: float = 1.0, urgency: Urgency = Urgency.INTERACTIVE
     ) -> None:
         """Put an item at the end of its tenant's line; weight 2 is served twice as much as weight 1."""
-        self.arrive(tenant, weight=weight)
-        self._lines[urgency].push(tenant, item)
+        lines = self._lines[urgency]
+        lines.arrive(tenant, weight)
+        lines.push(tenant, item)
+        self._size += 1
 
-    def arrive(self, tenant: int, *, weight: float = 1.0) -> None:
-        """Note a tenant's weight, and lift its counter where it was away: one that is served at once, too."""
-        self._weights[tenant] = weight
-        if not self.waiting(tenant):
-            least = [lines.least() for lines in self._lines.values() if len(lines)]
-            floor = min(least, default=self._floor)
-            self._counters[tenant] = max(self.counter(tenant), floor)
+    def pass_by(self, tenant: int, *, weight: float = 1.0, urgency: Urgency = Urgency.INTERACTIVE) -> None:
+        """Note one that is served without having waited, as if it had been put in and taken out again."""
+        lines = self._lines[urgency]
+        lines.arrive(tenant, weight)
+        lines.leave(tenant)
 
     def pop(self) -> Item | None:
         """Take the next item: of the most urgent class, of the tenant served least; None when none waits."""
         for lines in self._lines.values():
-            if len(lines):
-                tenant, item = lines.pop()
-                self._floor = max(self._floor, self.counter(tenant))
-                return item
+            if lines.size:
+                self._size -= 1
+                return lines.pop()
         return None
 
     def remove(self, tenant: int, item: Item) -> bool:
         """Take an item out that gave up waiting; False when it is not in the queue any more."""
-        return any(lines.remove(tenant, item) for lines in self._lines.values())
+        removed = any(lines.remove(tenant, item) for lines in self._lines.values())
+        self._size -= removed
+        return removed
 
-    def charge(self, tenant: int, amount: float) -> None:
+    def charge(self, tenant: int, amount: float, urgency: Urgency = Urgency.INTERACTIVE) -> None:
         """Count service given (or, where an estimate was too high, taken back) in weighted tokens."""
-        self._counters[tenant] = self.counter(tenant) + amount / self._weights.get(tenant, 1.0)
-        for lines in self._lines.values():
-            lines.note(tenant)
+        self._lines[urgency].charge(tenant, amount)
 
-    def forget(self, tenants_max: int) -> list[int]:
-        """Drop the counters of idle tenants beyond `tenants_max`, those served least first; say whose.
+    def forget(self, tenants_max: int) -> list[tuple[int, Urgency]]:
+        """Drop the counters of idle tenants beyond `tenants_max` of a class, those served least first.
 
-        They lose nothing: a tenant without a counter begins at the floor, which is no lower than what it had.
+        Says whose. A tenant without a counter begins at the floor; it had more only where it was among the
+        last to be served, and then no more than its last requests made of it.
         """
-        idle = [tenant for tenant in self._counters if not self.waiting(tenant)]
-        dropped = sorted(idle, key=self.counter)[: max(0, len(self._counters) - tenants_max)]
-        for tenant in dropped:
-            del self._counters[tenant]
-            self._weights.pop(tenant, None)
-        return dropped
+        return [
+            (tenant, urgency)
+            for urgency, lines in self._lines.items()
+            for tenant in lines.forget(tenants_max)
+        ]
 
 
 class Lines(Generic[Item]):
@@ -131,48 +130,53 @@ class Lines(Generic[Item]):
     when it comes up.
     """
 
-    def __init__(self, counters: dict[int, float]) -> None:
-        """`counters` are the queue's own, looked at whenever they matter."""
-        self._counters = counters
+    def __init__(self) -> None:
+        self.size = 0
+        """How many items wait."""
+        self._counters: dict[int, float] = {}
+        self._weights: dict[int, float] = {}
         self._lines: dict[int, deque[Item]] = {}
         self._heap: list[tuple[float, int]] = []
-        self._size = 0
+        self._floor = 0.0
+        """The counter of the tenant that was served last: where the next one begins when none waits."""
 
-    def __len__(self) -> int:
-        return self._size
+    def counter(self, tenant: int) -> float:
+        """Weighted tokens served to a tenant, per unit of its weight."""
+        return self._counters.get(tenant, 0.0)
 
     def waiting(self, tenant: int) -> int:
         """How many of a tenant's items are in line."""
         return len(self._lines.get(tenant, ()))
 
+    def arrive(self, tenant: int, weight: float) -> None:
+        """Note a tenant's weight, and lift its counter where it was away."""
+        self._weights[tenant] = weight
+        if tenant not in self._lines:
+            floor = self._counters[self._first()] if self._lines else self._floor
+            if self._counters.get(tenant, -1.0) < floor:
+                self._counters[tenant] = floor
+
+    def leave(self, tenant: int) -> None:
+        """Note that a tenant is being served."""
+        counter = self._counters[tenant]
+        self._floor = max(self._floor, counter)
+
     def push(self, tenant: int, item: Item) -> None:
-        """Put an item at the end of its tenant's line."""
+        """Put an item at the end of the line of a tenant that has arrived."""
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = deque()
-            heapq.heappush(self._heap, (self._counters[tenant], tenant))
+            self._note(tenant)
         line.append(item)
-        self._size += 1
+        self.size += 1
 
-    def note(self, tenant: int) -> None:
-        """A counter changed."""
-        if tenant not in self._lines:
-            return
-        heapq.heappush(self._heap, (self._counters[tenant], tenant))
-        if len(self._heap) > HEAP_SPARE + 4 * len(self._lines):
-            self._heap = [(self._counters[each], each) for each in self._lines]
-            heapq.heapify(self._heap)
-
-    def least(self) -> float:
-        """The least counter of those in line; there must be one."""
-        return self._counters[self._first()]
-
-    def pop(self) -> tuple[int, Item]:
-        """Take the first item of the tenant with the least counter."""
+    def pop(self) -> Item:
+        """Take the first item of the tenant with the least counter; there must be one."""
         tenant = self._first()
         item = self._lines[tenant].popleft()
         self._shrunk(tenant)
-        return tenant, item
+        self.leave(tenant)
+        return item
 
     def remove(self, tenant: int, item: Item) -> bool:
         """Take one item out; False when it is not there."""
@@ -183,8 +187,34 @@ class Lines(Generic[Item]):
         self._shrunk(tenant)
         return True
 
+    def charge(self, tenant: int, amount: float) -> None:
+        """Count service given to a tenant, or taken back."""
+        counters = self._counters
+        counters[tenant] = counters.get(tenant, self._floor) + amount / self._weights.get(tenant, 1.0)
+        if tenant in self._lines:
+            self._note(tenant)
+
+    def forget(self, tenants_max: int) -> list[int]:
+        """Drop the counters of idle tenants beyond `tenants_max`, those served least first; say whose."""
+        spare = len(self._counters) - tenants_max
+        if spare <= 0:
+            return []
+        idle = [tenant for tenant in self._counters if tenant not in self._lines]
+        dropped = sorted(idle, key=self._counters.__getitem__)[:spare]
+        for tenant in dropped:
+            del self._counters[tenant]
+            self._weights.pop(tenant, None)
+        return dropped
+
+    def _note(self, tenant: int) -> None:
+        """Let the heap know of the counter of one in line."""
+        heapq.heappush(self._heap, (self._counters[tenant], tenant))
+        if len(self._heap) > HEAP_SPARE + 4 * len(self._lines):
+            self._heap = [(self._counters[each], each) for each in self._lines]
+            heapq.heapify(self._heap)
+
     def _shrunk(self, tenant: int) -> None:
-        self._size -= 1
+        self.size -= 1
         if not self._lines[tenant]:
             del self._lines[tenant]
 

@@ -105,8 +105,8 @@ class Dispatcher:
         """`wanted` is told of a model that somebody waits for and no engine serves."""
         self._directory = directory
         self._counters = counters
-        self._shared: set[tuple[str, int]] = set()
-        """Whose service is followed over all gateways, per model."""
+        self._shared: dict[tuple[str, int, Urgency], str] = {}
+        """Whose service is followed over all gateways, and what it is called there."""
         self._wanted = wanted
         self._clock = clock
         self._dice = dice
@@ -141,7 +141,7 @@ class Dispatcher:
         queue = self._queue(ticket.model)
         self._asked_at_s[ticket.model] = self._clock()
         if not len(queue) and (candidates := self._open(ticket.model)):
-            queue.arrive(ticket.tenant, weight=ticket.weight)
+            queue.pass_by(ticket.tenant, weight=ticket.weight, urgency=ticket.urgency)
             return self._seat(ticket, candidates)
         began_s = self._clock()
         settings = self._directory.settings(ticket.model)
@@ -177,8 +177,9 @@ class Dispatcher:
     def charge(self, slot: Slot, usage: EngineUsage) -> None:
         """Count what a request has taken so far, as the engine counts it: the counts that are billed."""
         taken = fair_queue.service(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens)
-        self._serve(slot.ticket.model, slot.ticket.tenant, taken - slot.charged)
-        slot.charged = taken
+        if taken != slot.charged:
+            self._serve(slot.ticket, taken - slot.charged)
+            slot.charged = taken
 
     def release(self, slot: Slot) -> None:
         """Give the place back; whoever is next takes it."""
@@ -204,9 +205,10 @@ class Dispatcher:
         """The same for every model: engines came, or windows grew."""
         for model, queue in self._queues.items():
             self.fill(model)
-            for tenant in queue.forget(TENANTS_MAX):
-                self._counters.forget(_shared_name(model, tenant))
-                self._shared.discard((model, tenant))
+            for tenant, urgency in queue.forget(TENANTS_MAX):
+                name = self._shared.pop((model, tenant, urgency), None)
+                if name is not None:
+                    self._counters.forget(name)
 
     def _queue(self, model: str) -> FairQueue[Ticket]:
         queue = self._queues.get(model)
@@ -214,14 +216,15 @@ class Dispatcher:
             queue = self._queues[model] = FairQueue()
         return queue
 
-    def _serve(self, model: str, tenant: int, amount: float) -> None:
+    def _serve(self, ticket: Ticket, amount: float) -> None:
         """Count service given here, and let the other gateways know; theirs counts here as it is heard of."""
+        model, tenant, urgency = ticket.model, ticket.tenant, ticket.urgency
         queue = self._queue(model)
-        queue.charge(tenant, amount)
-        name = _shared_name(model, tenant)
-        if (model, tenant) not in self._shared:
-            self._shared.add((model, tenant))
-            self._counters.watch(name, lambda others: queue.charge(tenant, others))
+        queue.charge(tenant, amount, urgency)
+        name = self._shared.get((model, tenant, urgency))
+        if name is None:
+            name = self._shared[model, tenant, urgency] = f"service:{model}:{urgency.name}:{tenant}"
+            self._counters.watch(name, lambda others: queue.charge(tenant, others, urgency))
         self._counters.add(name, amount, SHARED_KEEP_S)
 
     def _open(self, model: str) -> list[Target]:
@@ -236,7 +239,7 @@ class Dispatcher:
             candidates[0] if len(candidates) == 1 else POLICIES[policy](candidates, ticket.hint, self._dice)
         )
         target.enter(ticket.tokens)
-        self._serve(ticket.model, ticket.tenant, ticket.tokens)
+        self._serve(ticket, ticket.tokens)
         return Slot(ticket, target, ticket.tokens, policy.value, len(candidates))
 
     async def _wait(
@@ -267,10 +270,6 @@ class Dispatcher:
             self._waiting_tokens[ticket.model] -= ticket.tokens
             left.cancel()
         return turn.result()
-
-
-def _shared_name(model: str, tenant: int) -> str:
-    return f"service:{model}:{tenant}"
 
 
 async def _until_gone(receive: Receive) -> None:
