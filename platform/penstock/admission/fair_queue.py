@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -100,6 +101,12 @@ class FairQueue(Generic[Item]):
                 return lines.pop()
         return None
 
+    def pop_interactive(self, may: Callable[[int], bool]) -> Item | None:
+        """Take the next item that somebody waits for, of the tenants that may have one more now."""
+        item = self._lines[Urgency.INTERACTIVE].pop_one_of(may)
+        self._size -= item is not None
+        return item
+
     def remove(self, tenant: int, item: Item) -> bool:
         """Take an item out that gave up waiting; False when it is not in the queue any more."""
         removed = any(lines.remove(tenant, item) for lines in self._lines.values())
@@ -153,8 +160,7 @@ class Lines(Generic[Item]):
         self._weights[tenant] = weight
         if tenant not in self._lines:
             floor = self._counters[self._first()] if self._lines else self._floor
-            if self._counters.get(tenant, -1.0) < floor:
-                self._counters[tenant] = floor
+            self._counters[tenant] = max(self._counters.get(tenant, floor), floor)
 
     def leave(self, tenant: int) -> None:
         """Note that a tenant is being served."""
@@ -172,7 +178,14 @@ class Lines(Generic[Item]):
 
     def pop(self) -> Item:
         """Take the first item of the tenant with the least counter; there must be one."""
-        tenant = self._first()
+        return self._take(self._first())
+
+    def pop_one_of(self, may: Callable[[int], bool]) -> Item | None:
+        """Take the first item of the tenant with the least counter among those that may; None without one."""
+        eligible = [tenant for tenant in self._lines if may(tenant)]
+        return self._take(min(eligible, key=self._counters.__getitem__)) if eligible else None
+
+    def _take(self, tenant: int) -> Item:
         item = self._lines[tenant].popleft()
         self._shrunk(tenant)
         self.leave(tenant)

@@ -1,7 +1,7 @@
 """How many requests may be at one engine: a window that follows the time to first token.
 
 The queue belongs in the gateway, where it is fair; an engine's own queue is first come, first served. So an
-engine gets what it can begin at once and little more. Additive increase, multiplicative decrease (Chiu and
+engine gets what it can begin at once and no more. Additive increase, multiplicative decrease (Chiu and
 Jain, 1989), steered by the time to first token rather than by the length of answers, which differ by nature.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 DECREASE = 0.8
 """What the window shrinks by when first tokens come late."""
-WAITING_SHARE = 0.25
-"""Beyond the engine's batch, this share of it may stand ready, so that a freed place is filled at once."""
 
 
 class Window:
@@ -18,7 +16,7 @@ class Window:
 
     def __init__(self, batch_max: int, target_s: float) -> None:
         """`batch_max` is the engine's largest running batch, `target_s` the time to first token aimed at."""
-        self._most = batch_max + max(1.0, batch_max * WAITING_SHARE)
+        self._most = float(batch_max)
         self._target_s = target_s
         self._size = float(batch_max)
         self._settled_at_s = 0.0

@@ -1,7 +1,8 @@
 """Sending requests to engines: at once where there is room, else in fair turn, refused when too many wait.
 
 The queue of a model is here, in every gateway, where it is fair between tenants; what is at an engine is
-bounded by a window that keeps first tokens quick. A request that waits is one future and one entry: it costs
+bounded by a window that keeps first tokens quick. The last places are for tenants that have few: a newcomer
+begins at once, however much another one floods. A request that waits is one future and one entry: it costs
 nothing until it is its turn, its client leaves, or it has waited long enough.
 """
 
@@ -27,6 +28,10 @@ TENANTS_MAX = 10_000
 """Counters of idle tenants kept per model."""
 SHARED_KEEP_S = 600
 """A tenant that no gateway serves for so long starts anew; it would be lifted to the others anyhow."""
+RESERVE = 16
+"""One place in so many is kept for interactive requests of tenants that have fewer than are kept."""
+RESERVE_FROM = 8
+"""Pools with fewer places keep none; with so many, one."""
 HOPELESS = {"gone", "off", "unknown"}
 """Standings of a model that waiting does not change."""
 
@@ -111,6 +116,8 @@ class Dispatcher:
         self._clock = clock
         self._dice = dice
         self._queues: dict[str, FairQueue[Ticket]] = {}
+        self._held: dict[tuple[str, int], int] = {}
+        """Places that a tenant has at a model's engines."""
         self._waiting_tokens: dict[str, float] = {}
         self._asked_at_s: dict[str, float] = {}
         self._asleep: set[str] = set()
@@ -140,7 +147,7 @@ class Dispatcher:
         """
         queue = self._queue(ticket.model)
         self._asked_at_s[ticket.model] = self._clock()
-        if not len(queue) and (candidates := self._open(ticket.model)):
+        if not len(queue) and (candidates := self._open_to(ticket)):
             queue.pass_by(ticket.tenant, weight=ticket.weight, urgency=ticket.urgency)
             return self._seat(ticket, candidates)
         began_s = self._clock()
@@ -184,6 +191,12 @@ class Dispatcher:
     def release(self, slot: Slot) -> None:
         """Give the place back; whoever is next takes it."""
         slot.target.leave(slot.ticket.tokens)
+        whose = (slot.ticket.model, slot.ticket.tenant)
+        left = self._held[whose] - 1
+        if left:
+            self._held[whose] = left
+        else:
+            del self._held[whose]
         self.fill(slot.ticket.model)
 
     def fill(self, model: str) -> None:
@@ -193,11 +206,13 @@ class Dispatcher:
             if model in self._asleep and self._directory.has_ready(model):
                 self._asleep.discard(model)
                 self._woken_s[model] = self._clock()
-            candidates = self._open(model)
+            candidates, spare, reserve = self._room(model)
             if not candidates:
                 return
-            ticket = queue.pop()
-            if ticket is None or ticket.turn is None or ticket.turn.done():
+            ticket = queue.pop() if spare > 0 else queue.pop_interactive(self._has_few(model, reserve))
+            if ticket is None:
+                return
+            if ticket.turn is None or ticket.turn.done():
                 continue
             ticket.turn.set_result(self._seat(ticket, candidates))
 
@@ -232,6 +247,29 @@ class Dispatcher:
         now_s = self._clock()
         return [target for target in self._directory.targets(model) if target.open(now_s)]
 
+    def _room(self, model: str) -> tuple[list[Target], int, int]:
+        """The engines that may have one more request, how many places all may take, and how many are kept."""
+        candidates, free, places = self._open(model), 0, 0
+        for target in candidates:
+            free += target.window.size - target.in_flight
+        for target in self._directory.targets(model):
+            if target.ready:
+                places += target.window.size
+        reserve = max(1, places // RESERVE) if places >= RESERVE_FROM else 0
+        return candidates, free - reserve, reserve
+
+    def _open_to(self, ticket: Ticket) -> list[Target]:
+        """The engines that may have this request now; the last places are for those who have few."""
+        candidates, spare, reserve = self._room(ticket.model)
+        if spare > 0:
+            return candidates
+        few = ticket.urgency is Urgency.INTERACTIVE and self._has_few(ticket.model, reserve)(ticket.tenant)
+        return candidates if few else []
+
+    def _has_few(self, model: str, reserve: int) -> Callable[[int], bool]:
+        """Which tenants may take the places that are kept."""
+        return lambda tenant: self._held.get((model, tenant), 0) < reserve
+
     def _seat(self, ticket: Ticket, candidates: list[Target]) -> Slot:
         """Take a place, and let the tenant's counter rise by what the request will surely take."""
         policy = self._directory.settings(ticket.model).policy
@@ -239,6 +277,8 @@ class Dispatcher:
             candidates[0] if len(candidates) == 1 else POLICIES[policy](candidates, ticket.hint, self._dice)
         )
         target.enter(ticket.tokens)
+        whose = (ticket.model, ticket.tenant)
+        self._held[whose] = self._held.get(whose, 0) + 1
         self._serve(ticket, ticket.tokens)
         return Slot(ticket, target, ticket.tokens, policy.value, len(candidates))
 
@@ -250,6 +290,8 @@ class Dispatcher:
         ticket.turn = turn
         queue.push(ticket.tenant, ticket, weight=ticket.weight, urgency=ticket.urgency)
         self._waiting_tokens[ticket.model] = self._waiting_tokens.get(ticket.model, 0.0) + ticket.tokens
+        # There may be room that it alone may take, or that nobody was told of: windows grow, breakers close.
+        self.fill(ticket.model)
         left = asyncio.ensure_future(_until_gone(receive))
         try:
             either: set[asyncio.Future[Any]] = {turn, left}

@@ -68,6 +68,58 @@ def test_who_comes_when_nobody_waits_begins_where_the_last_one_was_served() -> N
     assert queue.counter(2) == 500
 
 
+def test_who_was_served_without_waiting_is_not_starved_by_a_newcomer() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(1_000):
+        queue.pass_by(1)
+        queue.charge(1, 100)
+    for _ in range(20):
+        queue.push(2, "2")
+        queue.push(1, "1")
+    assert drain(queue, 100)[:6].count("1") >= 2
+
+
+def test_work_that_may_wait_does_not_hold_back_those_who_do_not() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.push(3, "3", urgency=Urgency.BATCH)
+    for _ in range(1_000):
+        queue.pass_by(1)
+        queue.charge(1, 100)
+    queue.push(1, "1")
+    queue.push(2, "2")
+    assert queue.counter(1) - queue.counter(2) <= 100
+
+
+def test_service_of_work_that_may_wait_is_no_debt_of_interactive_work() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.push(1, "1", urgency=Urgency.BATCH)
+    queue.charge(1, 1_000_000, Urgency.BATCH)
+    queue.push(2, "2")
+    queue.push(1, "1")
+    queue.charge(2, 1)
+    assert queue.pop() == "1"
+
+
+def test_only_those_that_may_are_served_where_few_places_are_left() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for tenant in (1, 2, 3):
+        queue.push(tenant, str(tenant))
+    queue.push(4, "4", urgency=Urgency.BATCH)
+    assert queue.pop_interactive(lambda tenant: tenant > 1) == "2"
+    assert queue.pop_interactive(lambda tenant: tenant > 3) is None
+    assert len(queue) == 3
+
+
+def test_a_heap_does_not_grow_with_those_who_give_up() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.push(1, "1")
+    queue.charge(2, 100)
+    for _ in range(10_000):
+        queue.push(2, "2")
+        queue.remove(2, "2")
+    assert len(queue._lines[Urgency.INTERACTIVE]._heap) < 100
+
+
 def test_batch_work_waits_for_all_interactive_work() -> None:
     queue: FairQueue[str] = FairQueue()
     queue.push(1, "1", urgency=Urgency.BATCH)

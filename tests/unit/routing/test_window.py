@@ -11,7 +11,7 @@ def test_late_first_tokens_shrink_it_and_early_ones_let_it_grow_again() -> None:
     assert small <= 2
     for second in range(1000):
         window.first_token(0.1, window.size, now_s=200 + second)
-    assert window.size == 20
+    assert window.size == 16
 
 
 def test_a_burst_of_late_ones_shrinks_it_once() -> None:

@@ -61,10 +61,19 @@ class Bench:
         self.dispatcher.fill_all()
 
     def ask(
-        self, tenant: int = 1, tokens: float = 10, receive: Callable[..., object] | None = None
+        self,
+        tenant: int = 1,
+        tokens: float = 10,
+        receive: Callable[..., object] | None = None,
+        urgency: Urgency = Urgency.INTERACTIVE,
     ) -> asyncio.Task[Slot]:
-        ticket = Ticket(MODEL, tenant, 1.0, Urgency.INTERACTIVE, Hint(), tokens)
+        ticket = Ticket(MODEL, tenant, 1.0, urgency, Hint(), tokens)
         return asyncio.ensure_future(self.dispatcher.acquire(ticket, receive or never))  # type: ignore[arg-type]
+
+    async def give_back(self, asked: list[asyncio.Task[Slot]]) -> None:
+        for each in asked:
+            self.dispatcher.release(await each)
+        await turn_over()
 
 
 async def never() -> dict[str, object]:
@@ -118,12 +127,44 @@ async def test_turns_go_to_the_tenant_that_was_served_least() -> None:
         each.cancel()
 
 
+async def test_the_last_places_are_for_tenants_that_have_few() -> None:
+    bench = Bench(32)
+    flood = [bench.ask(1) for _ in range(40)]
+    await turn_over()
+    assert sum(each.done() for each in flood) == 30
+    newcomers = [bench.ask(2), bench.ask(3)]
+    await turn_over()
+    assert all(each.done() for each in newcomers)
+    await bench.give_back(flood[:30])
+    assert sum(each.done() for each in flood) == 40
+
+
+async def test_work_that_may_wait_leaves_the_last_places_alone() -> None:
+    bench = Bench(8)
+    flexible = [bench.ask(1, urgency=Urgency.BATCH) for _ in range(9)]
+    await turn_over()
+    assert sum(each.done() for each in flexible) == 7
+    another = bench.ask(2, urgency=Urgency.BATCH)
+    await turn_over()
+    assert not another.done()
+    assert (await bench.ask(2)).target.id == "e0"
+    another.cancel()
+    await bench.give_back(flexible[:7])
+
+
+async def test_a_small_pool_keeps_no_places() -> None:
+    bench = Bench(4)
+    flood = [bench.ask(1) for _ in range(4)]
+    await turn_over()
+    assert all(each.done() for each in flood)
+
+
 async def test_a_flood_in_one_turn_does_not_take_every_place_that_becomes_free() -> None:
     bench = Bench()
     flood = [bench.ask(1) for _ in range(20)]
     others = [bench.ask(2) for _ in range(4)]
     await turn_over()
-    bench.engines(8)
+    bench.engines(9)
     await turn_over()
     assert sum(each.done() for each in others) == 4
     assert sum(each.done() for each in flood) == 4
