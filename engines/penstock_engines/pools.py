@@ -155,22 +155,26 @@ async def find(connection: Connection, model: str) -> Pool | None:
     return _pool(row) if row is not None else None
 
 
-async def name(connection: asyncpg.Connection, cards: Sequence[ModelCard]) -> None:
-    """Make pools for the models that PENSTOCK_MODELS names, one engine always ready; drop those it dropped.
+async def name(
+    connection: asyncpg.Connection, cards: Sequence[ModelCard], asleep: Sequence[ModelCard] = ()
+) -> None:
+    """Make pools for the models that the platform's settings name; drop those they name no more.
 
-    A pool that an operator made or changed stays as it is.
+    One engine is always ready of `cards`; those `asleep` have one when somebody asks. A pool that an operator
+    made or changed stays as it is.
     """
+    least = {card.id: 0 for card in asleep} | {card.id: 1 for card in cards}
     async with connection.transaction():
-        await connection.fetch(SQL["remove_unnamed"], [card.id for card in cards])
-        for card in cards:
+        await connection.fetch(SQL["remove_unnamed"], list(least))
+        for card in {card.id: card for card in (*asleep, *cards)}.values():
             await connection.execute(SQL["lock"], card.id)
             pool = await find(connection, card.id)
+            settings = PoolSettings(scale=ScaleRules(replicas_min=least[card.id]))
             if pool is None:
-                settings = PoolSettings(scale=ScaleRules(replicas_min=1))
                 await _put(connection, card.id, await _version_of(connection, card, ""), settings, "settings")
-            elif pool.origin == "settings" and pool.content != content_of(card):
+            elif pool.origin == "settings":
                 version = await _version_of(connection, card, "the card changed")
-                await _put(connection, card.id, version, pool.settings, "settings")
+                await _put(connection, card.id, version, settings, "settings")
 
 
 async def create(connection: asyncpg.Connection, card: ModelCard, settings: PoolSettings) -> Pool:

@@ -217,11 +217,13 @@ class Gateway:
 
     def readiness(self) -> Readiness:
         """What stands between this gateway and an answer."""
-        served = dict.fromkeys(self._settings.models) | dict.fromkeys(self.directory.models())
+        named = (*self._settings.models, *self._settings.models_asleep)
+        served = dict.fromkeys((*named, *self.directory.models()))
         states = {model: _in_words(self.directory.standing(model)) for model in served}
         able = self.keyring.loaded and self.journal.healthy
         return Readiness(
-            ready=able and any(state.startswith("ready") for state in states.values()),
+            # What sleeps wakes for a request, so requests may come.
+            ready=able and any(state.startswith(("ready", "asleep")) for state in states.values()),
             journal="ok" if self.journal.healthy else self.journal.problem or "closed",
             keys="ok" if self.keyring.loaded else "not loaded",
             database="away" if self._database_away else "ok",

@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """PENSTOCK_CARDS: folders of model cards beside the built-in ones, separated by colons."""
     models: tuple[str, ...]
     """PENSTOCK_MODELS: the models to keep an engine for, separated by commas."""
+    models_asleep: tuple[str, ...] = ()
+    """PENSTOCK_MODELS_ASLEEP: models whose engine starts when somebody asks, and stops when nobody does."""
     cpu_slots: int | None = None
     """PENSTOCK_CPU_SLOTS: how many engines may run on this machine's processor; two per core by default."""
     pepper: bytes
@@ -83,7 +85,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.home / "metrics"
 
 
-DEFAULT_MODELS = "penstock/demo-chat,penstock/demo-embed"
+DEFAULT_MODELS = "penstock/demo-chat"
+DEFAULT_MODELS_ASLEEP = "penstock/demo-embed"
+"""Where no models are named at all: a first start waits for one engine only."""
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -103,7 +107,10 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         database_url=_required(env, "DATABASE_URL", home),
         redis_url=_required(env, "REDIS_URL", home),
         cards=tuple(_folders(env.get("PENSTOCK_CARDS", ""))),
-        models=tuple(m.strip() for m in env.get("PENSTOCK_MODELS", DEFAULT_MODELS).split(",") if m.strip()),
+        models=_names(env.get("PENSTOCK_MODELS", DEFAULT_MODELS)),
+        models_asleep=_names(
+            env.get("PENSTOCK_MODELS_ASLEEP", "" if "PENSTOCK_MODELS" in env else DEFAULT_MODELS_ASLEEP)
+        ),
         cpu_slots=int(_number(env, "CPU_SLOTS", 1, least=0)) if "PENSTOCK_CPU_SLOTS" in env else None,
         pepper=read_pepper(env, home),
         public_url=_address(env, "PUBLIC_URL", "http://127.0.0.1:8088"),
@@ -209,6 +216,10 @@ def _address(env: Mapping[str, str], name: str, default: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise SettingsError(f"{PREFIX}{name} is {value!r}: it must be an http:// or https:// address")
     return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _folders(text: str) -> list[Path]:

@@ -21,8 +21,15 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 def test_defaults_serve_the_shipped_models(tmp_path: Path) -> None:
     told = settings.read(environment(tmp_path))
-    assert told.models == ("penstock/demo-chat", "penstock/demo-embed")
+    assert (told.models, told.models_asleep) == (("penstock/demo-chat",), ("penstock/demo-embed",))
     assert told.journal_folder == tmp_path / "journal"
+
+
+def test_who_names_models_gets_those_and_no_others(tmp_path: Path) -> None:
+    told = settings.read(environment(tmp_path, PENSTOCK_MODELS="a/b, c/d"))
+    assert (told.models, told.models_asleep) == (("a/b", "c/d"), ())
+    told = settings.read(environment(tmp_path, PENSTOCK_MODELS="", PENSTOCK_MODELS_ASLEEP="a/b"))
+    assert (told.models, told.models_asleep) == ((), ("a/b",))
 
 
 def test_the_pepper_is_made_once_and_only_we_may_read_it(tmp_path: Path) -> None:

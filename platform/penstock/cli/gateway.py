@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import sys
 
@@ -9,6 +10,9 @@ import click
 
 from penstock import settings
 from penstock.observe import logs, sharing
+
+FILES_MAX = 1_048_576
+"""More open files than any gateway will have connections."""
 
 
 @click.command()
@@ -26,6 +30,7 @@ def command(fd: int | None, host: str, port: int) -> None:
         sys.exit(1)
     logs.configure("gateway", told.log_level)
     sharing.share(told.metrics_folder)
+    _take_files()
     listener = socket.socket(fileno=fd) if fd is not None else _bind(host, port)
     import uvloop  # noqa: PLC0415
 
@@ -36,6 +41,14 @@ def command(fd: int | None, host: str, port: int) -> None:
     except CardError as error:
         click.echo(f"penstock gateway: {error}", err=True)
         sys.exit(1)
+
+
+def _take_files() -> None:
+    """Every connection is an open file: have as many as the account may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _serve(told: settings.Settings, listener: socket.socket) -> None:

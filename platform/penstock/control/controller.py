@@ -47,7 +47,7 @@ KEEP_SCALINGS = timedelta(days=30)
 
 
 class UnknownModelError(Exception):
-    """PENSTOCK_MODELS names a model without a card."""
+    """The settings name a model without a card."""
 
 
 class Controller:
@@ -73,7 +73,8 @@ class Controller:
         self._led_again = False
         self._homeless: dict[str, str] = {}
         """Why an engine of a pool has no place, so that it is said once."""
-        self.cards = [self._card(model) for model in settings.models]
+        self._ready_cards = [self._card(model) for model in settings.models]
+        self._asleep_cards = [self._card(model) for model in settings.models_asleep]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Lead as soon as nobody else does, until `stop`; then drain every engine.
@@ -118,7 +119,7 @@ class Controller:
             made = await prices.sync_list(connection, offers)
             await partitions.ensure(connection)
             await pools.put_hardware(connection, self._boot, self._hardware)
-            await pools.name(connection, self.cards)
+            await pools.name(connection, self._ready_cards, self._asleep_cards)
         if made:
             logger.info("%d new price versions", len(made))
             await self._changes.tell(Change.PRICES)
@@ -238,7 +239,7 @@ class Controller:
         card = self._shelf.get(model)
         if card is None:
             raise UnknownModelError(
-                f"PENSTOCK_MODELS names {model!r}, which has no card; cards: "
+                f"PENSTOCK_MODELS or PENSTOCK_MODELS_ASLEEP names {model!r}, which has no card; cards: "
                 + ", ".join(known.id for known in self._shelf.cards)
             )
         return card

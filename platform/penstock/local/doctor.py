@@ -6,11 +6,12 @@ import asyncio
 import enum
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -21,13 +22,18 @@ from redis.exceptions import RedisError
 from penstock import settings
 from penstock.local import accounts, listening, problems, software, state, up
 from penstock_catalog import errors as card_errors
-from penstock_catalog.cards import FolderSource, ModelCard
+from penstock_catalog.cards import EndpointKind, FolderSource, ModelCard
 from penstock_catalog.shelf import BUILTIN, Shelf
-from penstock_engines import device, machine
+from penstock_engines import device, instance_types, inventory, machine, placing
+from penstock_engines.failures import NoEngineBuildError
+from penstock_engines.inventory import Inventory
+from penstock_engines.placing import Claim, DoesNotFit
 
 POSTGRES_MAJOR_MIN = 15
 MEMORY_GIB_MIN = 4.0
 """Two demonstration engines, their parent, PostgreSQL and a gateway take about 3 GiB."""
+FILES_MIN = 8_192
+"""Five thousand connections, and what else a gateway opens."""
 CONNECT_S = 5.0
 
 
@@ -61,6 +67,7 @@ async def examine(environ: Mapping[str, str], host: str, port: int) -> list[Find
         gpus(),
         engine(),
         compiler(),
+        open_files(),
         state_folder(home),
         await database(environ, home),
         await redis_server(environ, home),
@@ -140,6 +147,15 @@ def compiler() -> Finding:
         return Finding("C++ compiler", Level.FOUND, found)
     cure = "models run without compiled graphs; for those, `apt install g++` or `dnf install gcc-c++`"
     return Finding("C++ compiler", Level.NOTE, "none", cure)
+
+
+def open_files() -> Finding:
+    """How many files a process may open: a gateway takes one for each connection."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES_MIN:
+        cure = "raise it for many clients: `ulimit -Hn 65536`, or LimitNOFILE=65536 of the service"
+        return Finding("Open files", Level.NOTE, f"at most {hard} for each process", cure)
+    return Finding("Open files", Level.FOUND, "no limit" if hard == resource.RLIM_INFINITY else str(hard))
 
 
 def state_folder(home: Path) -> Finding:
@@ -232,14 +248,61 @@ def models(environ: Mapping[str, str]) -> list[Finding]:
     except card_errors.CardError as error:
         return [Finding("Model cards", Level.MISSING, str(error), "correct these cards")]
     found = [Finding("Model cards", Level.FOUND, f"{len(shelf.cards)} cards")]
-    for model in told.models:
-        card = shelf.get(model)
+    kept, asleep = (list(map(shelf.get, names)) for names in (told.models, told.models_asleep))
+    for model, card in zip((*told.models, *told.models_asleep), (*kept, *asleep), strict=True):
         if card is None:
-            cure = "name models of `penstock models` in PENSTOCK_MODELS"
+            cure = "name models of `penstock models list` in PENSTOCK_MODELS and PENSTOCK_MODELS_ASLEEP"
             found.append(Finding(model, Level.MISSING, "no card", cure))
         else:
             found.append(_weights(card, told.models_folder))
+    try:
+        hardware = inventory.find(device.detect_device(), told.cpu_slots)
+    except NoEngineBuildError:
+        return found  # said where the engine is looked at
+    cards = [card for card in kept if card is not None], [card for card in asleep if card is not None]
+    return [*found, hardware_finding(hardware, shelf.cards), *room(hardware, *cards)]
+
+
+def hardware_finding(hardware: Inventory, cards: Sequence[ModelCard]) -> Finding:
+    """What engines may take of this machine, and how many models of the catalog fit into it."""
+    there = (
+        f"{len(hardware.gpus)} GPUs"
+        if hardware.gpus
+        else f"{hardware.cpu_slots} CPU slots, {hardware.memory_gib * inventory.MEMORY_SHARE:.1f} GiB"
+    )
+    types = ", ".join(each.name for each in instance_types.offered(hardware)) or "no instance type"
+    offered = [card for card in cards if EndpointKind.SERVERLESS in card.endpoints]
+    fitting = sum(not _why_not(hardware, [], card) for card in offered)
+    found = f"{there}: {types}; {fitting} of {len(offered)} serverless models fit"
+    if not fitting:
+        cure = "raise PENSTOCK_CPU_SLOTS" if hardware.cpu_slots == 0 else "use a machine with more memory"
+        return Finding("Engines", Level.MISSING, found, cure)
+    return Finding("Engines", Level.FOUND, found)
+
+
+def room(hardware: Inventory, kept: Sequence[ModelCard], asleep: Sequence[ModelCard]) -> list[Finding]:
+    """Which of the named models have no place: those kept ready together, those asleep each beside them."""
+    taken: list[Claim] = []
+    found = []
+    for card in kept:
+        try:
+            taken.append(placing.place(hardware, taken, card))
+        except DoesNotFit as reason:
+            cure = "name fewer models in PENSTOCK_MODELS, or smaller ones"
+            found.append(Finding(card.id, Level.MISSING, str(reason), cure))
+    for card in asleep:
+        if why := _why_not(hardware, taken, card):
+            cure = "it will not wake as long as the others run: let one of them sleep as well"
+            found.append(Finding(card.id, Level.NOTE, why, cure))
     return found
+
+
+def _why_not(hardware: Inventory, taken: Sequence[Claim], card: ModelCard) -> str:
+    try:
+        placing.place(hardware, taken, card)
+    except DoesNotFit as reason:
+        return str(reason)
+    return ""
 
 
 def _weights(card: ModelCard, models_folder: Path) -> Finding:

@@ -126,7 +126,8 @@ class _Up:
         with self._show.step("schemas"):
             await _explained(told.database_url, first_run.migrate(told.database_url))
             key = await self._key(told)
-        with self._show.step(f"gateway and engines for {', '.join(told.models) or 'no model'}"):
+        asleep = f" ({', '.join(told.models_asleep)} when asked for)" if told.models_asleep else ""
+        with self._show.step(f"gateway and engines for {', '.join(told.models) or 'no model'}{asleep}"):
             await self._start_service(held, listener, told)
             # While the engines load there is time to look at the cards, and to say what is wrong with them.
             model = await asyncio.to_thread(_chat_model, told)
@@ -306,10 +307,12 @@ def _chat_model(told: settings.Settings) -> str:
     from penstock_engines.registry import engine_name  # noqa: PLC0415
 
     shelf = Shelf.open([BUILTIN, *told.cards])
-    cards = [shelf.get(model) for model in told.models]
-    if unknown := [model for model, card in zip(told.models, cards, strict=True) if card is None]:
+    named = (*told.models, *told.models_asleep)
+    cards = [shelf.get(model) for model in named]
+    if unknown := [model for model, card in zip(named, cards, strict=True) if card is None]:
         raise problems.LocalError(
-            f"PENSTOCK_MODELS names {unknown[0]}, which has no card: `penstock models` lists those that have"
+            f"PENSTOCK_MODELS or PENSTOCK_MODELS_ASLEEP names {unknown[0]}, which has no card: "
+            "`penstock models list` shows those that have"
         )
     for card in cards:
         if card:

@@ -43,6 +43,19 @@ async def test_models_of_the_settings_have_pools_with_an_engine(connection: asyn
     assert (pool.model, pool.version, pool.settings.scale.replicas_min) == ("penstock/demo-chat", 1, 1)
 
 
+async def test_models_that_may_sleep_have_pools_without_an_engine(connection: asyncpg.Connection) -> None:
+    chat, embed = card(), card("penstock/demo-embed")
+
+    async def least() -> dict[str, int]:
+        return {pool.model: pool.settings.scale.replicas_min for pool in await pools.listed(connection)}
+
+    await pools.name(connection, [chat], [embed])
+    assert await least() == {chat.id: 1, embed.id: 0}
+    await pools.name(connection, [embed], [chat, embed])
+    assert await least() == {chat.id: 0, embed.id: 1}
+    assert [each.version for each in await pools.versions(connection, chat.id)] == [1]
+
+
 async def test_what_an_operator_changed_stays_when_settings_change(connection: asyncpg.Connection) -> None:
     await pools.name(connection, [card()])
     await pools.change(connection, card(), PoolSettings(scale=ScaleRules(replicas_max=3)))
