@@ -33,7 +33,7 @@ from penstock.endpoints.serverless import Live
 from penstock.observe import metrics
 from penstock.routing.directory import Directory
 from penstock.serving.call import Call, Surface, UsageView
-from penstock.serving.conduct import Conductor, MeteringFailed
+from penstock.serving.conduct import AlreadyBegun, Conductor, MeteringFailed
 from penstock.serving.dispatch import ClientGone
 from penstock_base import ids
 from penstock_billing.journal import Journal
@@ -60,6 +60,8 @@ EVENTS = [
     # Tells nginx not to collect the stream before passing it on.
     (b"x-accel-buffering", b"no"),
 ]
+WAITING = {b"", b"comments"}
+"""What `x-penstock-waiting` may say."""
 WRONG_METHOD = Problem(405, "method_not_allowed", "use POST here", headers=((b"allow", b"POST"),))
 
 
@@ -75,6 +77,8 @@ class Arrived:
     started_ns: int
     endpoint: Live | None
     """The endpoint that was called; None for a model called by its name."""
+    told_waiting: bool
+    """Whether the client wants to see that it waits."""
 
     @property
     def request_id(self) -> str:
@@ -155,7 +159,13 @@ class Inference:
             principal = await self._keyring.authenticate(head.api_key)
             called = self._endpoint(endpoint, principal)
             body = await wire.read_json_body(head, receive, self._body_bytes_max)
-            arrived = Arrived(surface, body, principal, head.client_request_id, event_id, started_ns, called)
+            if head.waiting not in WAITING:
+                raise BadRequest("x-penstock-waiting may say 'comments'", param="x-penstock-waiting")
+            # A kept answer must not depend on how long it waited.
+            told = bool(head.waiting) and not head.repeatable
+            arrived = Arrived(
+                surface, body, principal, head.client_request_id, event_id, started_ns, called, told
+            )
             if head.repeatable:
                 await self._answer_once(scope, head.repeatable, arrived, receive, send)
             else:
@@ -163,11 +173,12 @@ class Inference:
         except (wire.ClientLeft, ClientGone):
             return
         except Exception as error:  # the edge is where everything unforeseen ends, in words
-            problem = problems.of(error)
+            cause = error.__cause__ if isinstance(error, AlreadyBegun) else error
+            problem = problems.of(cause) if isinstance(cause, Exception) else None
             if problem is None:
                 logger.exception("unforeseen error", extra={"request_id": request_id})
                 problem = problems.INTERNAL
-            await self._refuse(send, problem, surface, request_id)
+            await self._refuse(send, problem, surface, request_id, begun=isinstance(error, AlreadyBegun))
 
     async def _answer_once(
         self,
@@ -300,6 +311,7 @@ class Inference:
             charge=charge,
             on_settled=on_settled,
             noted=noted,
+            told_waiting=arrived.told_waiting,
         )
 
     def _endpoint(self, name: str | None, principal: Principal) -> Live | None:
@@ -320,14 +332,21 @@ class Inference:
             raise UnknownModel(model, offered)
         return card
 
-    async def _refuse(self, send: Send, problem: Problem, surface: Surface, request_id: str) -> None:
+    async def _refuse(
+        self, send: Send, problem: Problem, surface: Surface, request_id: str, *, begun: bool = False
+    ) -> None:
+        """Answer with what went wrong; as the last event of a stream that has begun."""
         metrics.requests(surface.value, "", str(problem.status), problem.code).inc()
         if problem.status >= 500:
             logger.warning(
                 "request failed",
                 extra={"request_id": request_id, "status": problem.status, "reason": problem.code},
             )
-        await wire.send_problem(send, problem, request_id)
+        if begun:
+            last = b"data: %b\n\n" % problem.openai()
+            await send({"type": "http.response.body", "body": last, "more_body": False})
+        else:
+            await wire.send_problem(send, problem, request_id)
 
 
 def _check_inputs(asked: ChatAsked | CompletionsAsked | EmbeddingsAsked, card: ModelCard) -> int:

@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from penstock.access.keyring import Principal
 from penstock.edge.refusals import UnknownModel
-from penstock.routing.directory import Directory
+from penstock.routing.directory import Directory, Standing
 from penstock_billing import price_units
 from penstock_billing.prices import PriceBook, PriceVersion
 from penstock_catalog.cards import ModelCard
@@ -26,17 +26,20 @@ def routes(shelf: Shelf, directory: Directory, prices: PriceBook) -> list[HTTPRo
         engines = set(directory.models())
         return [card for card in shelf.cards if card.id in engines]
 
+    def shown(card: ModelCard, principal: Principal) -> dict[str, Any]:
+        price = prices.current(card.id, principal.organisation_id)
+        return described(card, price) | stood(directory.standing(card.id))
+
     @get("/v1/models", sync_to_thread=False)
     def list_models(principal: NamedDependency[Principal]) -> dict[str, Any]:
-        data = [described(card, prices.current(card.id, principal.organisation_id)) for card in offered()]
-        return {"object": "list", "data": data}
+        return {"object": "list", "data": [shown(card, principal) for card in offered()]}
 
     @get("/v1/models/{model:path}", sync_to_thread=False)
     def show_model(principal: NamedDependency[Principal], model: FromPath[str]) -> dict[str, Any]:
         name = str(model).removeprefix("/")
         for card in offered():
             if card.id == name:
-                return described(card, prices.current(card.id, principal.organisation_id))
+                return shown(card, principal)
         raise UnknownModel(name, directory.models())
 
     return [list_models, show_model]
@@ -56,4 +59,14 @@ def described(card: ModelCard, price: PriceVersion | None) -> dict[str, Any]:
         "capabilities": [capability.value for capability in card.capabilities],
         "context_length": card.context_length,
         "prices_usd_per_1m_tokens": None if price is None else price_units.token_prices(price),
+    }
+
+
+def stood(standing: Standing) -> dict[str, Any]:
+    """How a model stands, in fields of our own: whether a request is answered at once, or wakes it first."""
+    return {
+        "state": "waking" if standing.state == "starting" else standing.state,
+        "state_reason": standing.reason or None,
+        "state_for_s": None if standing.since_s is None else round(max(standing.since_s, 0.0), 1),
+        "usual_wake_s": None if standing.usually_s is None else round(standing.usually_s, 1),
     }

@@ -29,6 +29,8 @@ class Head(msgspec.Struct):
     content_encoding: bytes = b""
     content_length: int = 0
     client_request_id: str | None = None
+    waiting: bytes = b""
+    """How the client wants to see that its request waits."""
     repeatable: list[tuple[bytes, bytes]] | None = None
     """What says that the request may be sent again; see edge.once."""
 
@@ -50,6 +52,8 @@ def read_head(scope: Scope) -> Head:
             head.content_length = int(value)  # the server has checked that it is a number
         elif name in {b"x-client-request-id", b"x-request-id"} and CLIENT_ID.match(value):
             head.client_request_id = value.decode("ascii")
+        elif name == b"x-penstock-waiting":
+            head.waiting = value
         elif name in identity.HEADERS:
             head.repeatable = [*(head.repeatable or ()), (name, value)]
     return head

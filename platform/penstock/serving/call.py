@@ -79,3 +79,5 @@ class Call:
     """What may steer it to one engine rather than another."""
     urgency: Urgency = Urgency.INTERACTIVE
     """Whether somebody waits for the answer."""
+    told_waiting: bool = False
+    """Whether a stream's client wants comments while it waits; a refusal is an event then, after 200."""

@@ -19,10 +19,11 @@ from penstock.routing.directory import Target
 from penstock.serving import last_events, receipts
 from penstock.serving import way as ways
 from penstock.serving.call import Call, Surface
-from penstock.serving.dispatch import Dispatcher, Slot, Ticket
+from penstock.serving.dispatch import ClientGone, Dispatcher, Slot, Ticket
 from penstock.serving.load import FirstTokens
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.notes import Notes
+from penstock.serving.opening import Opening
 from penstock.serving.relay import Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
 from penstock.serving.usage import NOTHING, EngineUsage
 from penstock.serving.watch import Watch
@@ -87,6 +88,10 @@ class MeteringFailed(Exception):
     """The usage could not be recorded, so the answer may not be given; nothing is billed."""
 
 
+class AlreadyBegun(Exception):
+    """The request failed, as its cause says, after its client was told that it waits: say it as an event."""
+
+
 class Conductor:
     """Runs requests on engines, each when it is its turn."""
 
@@ -102,14 +107,23 @@ class Conductor:
         """Answer the call completely.
 
         Raises QueueFull, NotServed, ClientGone, EngineRefused, EngineFailed or MeteringFailed, each before
-        any byte.
+        any byte; or AlreadyBegun from one of them, where the client wanted to see that it waits.
         """
+        opening = Opening(send, headers)
         try:
-            await self._run(call, receive, send, headers)
+            await self._run(call, receive, send, headers, opening)
+        except ClientGone:
+            raise
+        except Exception as error:
+            if opening.begun:
+                raise AlreadyBegun from error
+            raise
         finally:
             call.charge.close()
 
-    async def _run(self, call: Call, receive: Receive, send: Send, headers: Headers) -> None:
+    async def _run(
+        self, call: Call, receive: Receive, send: Send, headers: Headers, opening: Opening
+    ) -> None:
         request = post(
             call.surface.engine_path, call.body, b"x-request-id: %b\r\n" % call.request_id.encode()
         )
@@ -121,15 +135,18 @@ class Conductor:
             call.hint,
             tokens=len(call.body) / BYTES_PER_TOKEN,
             admitted_ns=time.perf_counter_ns(),
+            tell=opening.tell if call.told_waiting and call.streamed else None,
         )
         slot = await self._dispatcher.acquire(ticket, receive)
+        if slot.waited_s:
+            headers = [*headers, *ways.headers(slot)]
         in_flight = metrics.model_figures(call.card.id).in_flight
         tried: list[Target] = []
         while True:
             in_flight.inc()
             absent = False
             try:
-                if await self._run_at(slot, call, request, receive, send, headers):
+                if await self._run_at(slot, call, request, receive, send, headers, opening):
                     return
             except EngineGone as gone:
                 logger.warning("engine unreachable", extra={"replica": slot.target.id, "reason": str(gone)})
@@ -141,14 +158,14 @@ class Conductor:
             tried.append(slot.target)
             again = self._dispatcher.retry(slot, tried) if len(tried) < ATTEMPTS_MAX else None
             if again is None:
-                self._give_up(call, slot)
+                self._give_up(call, slot, opening)
             slot = again
 
-    def _give_up(self, call: Call, last: Slot) -> NoReturn:
+    def _give_up(self, call: Call, last: Slot, opening: Opening) -> NoReturn:
         """Record that no engine answered: a request that reached one ends in a record, however it ends."""
         lost = Settlement(
             Outcome.ENGINE_FAILED,
-            502,
+            200 if opening.begun else 502,
             NOTHING,
             ways.of(call, last, time.perf_counter_ns()),
             first_data_ns=0,
@@ -164,15 +181,18 @@ class Conductor:
         receive: Receive,
         send: Send,
         headers: Headers,
+        opening: Opening,
     ) -> bool:
         """Run the call at one engine; False when it never answered and another may be tried."""
         address = slot.target.address
         kept = address.idle()
-        if kept is not None and await self._run_on(kept, slot, call, request, receive, send, headers):
+        if kept is not None and await self._run_on(
+            kept, slot, call, request, receive, send, headers, opening
+        ):
             return True
         # The engine may have closed a kept connection just then; a new one tells whether it is there.
         fresh = await address.connect()
-        return await self._run_on(fresh, slot, call, request, receive, send, headers)
+        return await self._run_on(fresh, slot, call, request, receive, send, headers, opening)
 
     async def _run_on(
         self,
@@ -183,6 +203,7 @@ class Conductor:
         receive: Receive,
         send: Send,
         headers: Headers,
+        opening: Opening,
     ) -> bool:
         """Run the call on one connection; False when no byte of an answer came."""
         sent_ns = time.perf_counter_ns()
@@ -193,6 +214,8 @@ class Conductor:
             if call.streamed
             else WholeRelay(connection, self._patience)
         )
+        if isinstance(relay, StreamRelay):
+            relay.begun = opening.begun
         attempt = Attempt(self._meter, self._dispatcher, call, slot, relay, way, sent_ns)
         relay.on_first_data = lambda: self._first_data(call, slot, attempt)
         connection.send(request, relay)

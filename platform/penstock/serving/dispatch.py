@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ RESERVE = 16
 """One place in so many is kept for interactive requests of tenants that have fewer than are kept."""
 RESERVE_FROM = 8
 """Pools with fewer places keep none; with so many, one."""
+TELL_EVERY_S = 2.0
+"""Between two words to a client that wants to see that it waits."""
 HOPELESS = {"gone", "off", "unknown"}
 """Standings of a model that waiting does not change."""
 
@@ -73,6 +75,8 @@ class Ticket:
     """What it will take, in weighted tokens, as far as can be said before: its prompt."""
     admitted_ns: int = 0
     """time.perf_counter_ns() when it was let in."""
+    tell: Callable[[float, Standing], Awaitable[None]] | None = None
+    """Told every TELL_EVERY_S while it waits: for how many seconds so far, and how the model stands."""
     turn: asyncio.Future[Slot] | None = None
 
 
@@ -295,7 +299,10 @@ class Dispatcher:
         left = asyncio.ensure_future(_until_gone(receive))
         try:
             either: set[asyncio.Future[Any]] = {turn, left}
-            await asyncio.wait(either, timeout=wait_max_s, return_when=asyncio.FIRST_COMPLETED)
+            if ticket.tell is None:
+                await asyncio.wait(either, timeout=wait_max_s, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await self._wait_telling(ticket, ticket.tell, either, wait_max_s)
             if left.done():
                 raise ClientGone
             if not turn.done():
@@ -312,6 +319,23 @@ class Dispatcher:
             self._waiting_tokens[ticket.model] -= ticket.tokens
             left.cancel()
         return turn.result()
+
+    async def _wait_telling(
+        self,
+        ticket: Ticket,
+        tell: Callable[[float, Standing], Awaitable[None]],
+        either: set[asyncio.Future[Any]],
+        wait_max_s: float,
+    ) -> None:
+        """Wait for either, and let the client see meanwhile that it waits."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        while (rest_s := began_s + wait_max_s - loop.time()) > 0:
+            within_s = min(TELL_EVERY_S, rest_s)
+            done, _ = await asyncio.wait(either, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+            await tell(loop.time() - began_s, self._directory.standing(ticket.model))
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -22,6 +22,14 @@ class Way(msgspec.Struct, frozen=True, gc=False):
     pool_version: int
 
 
+def headers(slot: Slot) -> list[tuple[bytes, bytes]]:
+    """What an answer that had to wait says of it, in milliseconds."""
+    told = [(b"x-penstock-queue-ms", b"%d" % (slot.waited_s * 1000))]
+    if slot.wake_s:
+        told.append((b"x-penstock-wake-ms", b"%d" % (slot.wake_s * 1000)))
+    return told
+
+
 def of(call: Call, slot: Slot, sent_ns: int) -> Way:
     """Describe the way of a call that was sent at a moment (time.perf_counter_ns())."""
     return Way(
