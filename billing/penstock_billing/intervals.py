@@ -130,7 +130,7 @@ async def close_interval(
 ) -> Interval | None:
     """Say that a subject stopped at `at`; None where this holder has none open, so it may be said again.
 
-    A moment before the last proof counts as that proof: what was charged stays charged.
+    A moment before the last proof, or before what is charged, counts as that: what was charged stays charged.
     """
     async with connection.transaction():
         await connection.execute(SQL["lock_subject"], kind.value, subject)

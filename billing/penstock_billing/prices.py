@@ -125,6 +125,16 @@ async def sync_list(connection: asyncpg.Connection, offers: list[Offer]) -> list
     return [version_of(row) for row in rows]
 
 
+async def set_first_minute(
+    connection: asyncpg.Connection, kind: MinuteKind, subject: str, nano_usd_per_minute: int, note: str
+) -> bool:
+    """Give a minute its first price on the standard list, from now on; False where it ever had one there."""
+    async with connection.transaction():
+        await connection.execute(SQL["lock_list"])
+        arguments = (kind, subject, nano_usd_per_minute, note)
+        return await connection.fetchval(SQL["add_first_minute"], *arguments) is not None
+
+
 def version_of(row: asyncpg.Record) -> PriceVersion:
     """Read a row of billing.price_version."""
     return _read(PriceVersion, row)

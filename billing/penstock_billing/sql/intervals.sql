@@ -27,9 +27,9 @@ where kind = $1 and subject = any($2::text[]) and holder = $3 and stopped_at is 
 select subject from billing.running_interval where kind = $1 and holder = $2 and stopped_at is null
 
 -- name: stop
--- At the moment told, but not before what was proven.
+-- At the moment told, but not before what was proven, nor before what is charged.
 update billing.running_interval
-set stopped_at = greatest($4::timestamptz, seen_at)
+set stopped_at = greatest($4::timestamptz, seen_at, accrued_until)
 where kind = $1 and subject = $2 and holder is not distinct from $3 and stopped_at is null
 returning *
 

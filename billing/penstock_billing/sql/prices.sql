@@ -60,6 +60,15 @@ insert into billing.minute_price_version (price_list_id, kind, subject, nano_usd
 values ($1, $2, $3, $4, coalesce($5, clock_timestamp()), $6)
 returning *
 
+-- name: add_first_minute
+-- On the standard list, unless a person or an earlier start was there before.
+insert into billing.minute_price_version (price_list_id, kind, subject, nano_usd_per_minute, valid_from, note)
+select 1, $1, $2, $3, clock_timestamp(), $4
+where not exists (
+  select from billing.minute_price_version where price_list_id = 1 and kind = $1 and subject = $2
+)
+returning id
+
 -- name: add_list
 insert into billing.price_list (name, note) values ($1, $2)
 on conflict on constraint price_list_name do nothing

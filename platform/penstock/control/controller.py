@@ -117,6 +117,7 @@ class Controller:
         async with self._pool.acquire() as taken:
             connection = cast("asyncpg.Connection", taken)
             made = await prices.sync_list(connection, offers)
+            await self._endpoints.set_first_fee(connection)
             await partitions.ensure(connection)
             await pools.put_hardware(connection, self._boot, self._hardware)
             await pools.name(connection, self._ready_cards, self._asleep_cards)

@@ -21,7 +21,7 @@ from penstock.changes import Change, Changes
 from penstock.edge.refusals import BadRequest, NotFound, UnknownModel
 from penstock.endpoints import serverless
 from penstock.endpoints.serverless import Endpoint, EndpointError, Slot, UnknownEndpoint, Wish
-from penstock.endpoints.standing import standing_of
+from penstock.endpoints.standing import standing
 from penstock.routing.directory import Directory
 from penstock_catalog.cards import EndpointKind
 from penstock_catalog.shelf import Shelf
@@ -77,13 +77,13 @@ class Serverless:
 
     def shown(self, endpoint: Endpoint) -> dict[str, Any]:
         """An endpoint as people see it."""
-        standing = standing_of(endpoint.suspended, self.directory.standing(endpoint.model))
+        found = standing(endpoint, self.directory.standing(endpoint.model))
         fields = ("name", "model", "project", "description", "tags", "created_at")
         return {
             **{name: getattr(endpoint, name) for name in fields},
             "limits": msgspec.to_builtins(endpoint.limits),
-            "state": standing.state.value,
-            "state_reason": standing.reason,
+            "state": found.state.value,
+            "state_reason": found.reason,
             "scoring_uri": f"{self.base_url}/serverless/{endpoint.name}/v1",
             "openapi_uri": f"{self.base_url}/serverless/{endpoint.name}/swagger.json",
         }

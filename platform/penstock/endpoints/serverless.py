@@ -64,7 +64,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     limits: RateLimits
     suspended: str | None
+    problem: str | None
+    """Why its model has no pool."""
     created_at: datetime.datetime
+    deleted_at: datetime.datetime | None
+    """It is on its way out: takes nothing new, and its last minute is being ended."""
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -77,6 +81,7 @@ class Live(msgspec.Struct, frozen=True):
     model: str
     limits: RateLimits
     suspended: str | None
+    suspended_at: datetime.datetime | None = None
 
 
 class KeyShown(msgspec.Struct, frozen=True):
@@ -113,7 +118,7 @@ async def create(
     check_name(name)
     check_wish(wish)
     if EndpointKind.SERVERLESS not in card.endpoints:
-        kinds = ", ".join(card.endpoints)
+        kinds = ", ".join(kind.value for kind in card.endpoints)
         raise EndpointError(f"{card.id} is not offered serverless; it is offered as: {kinds}", "model")
     async with connection.transaction():
         endpoint_id = await connection.fetchval(
@@ -137,7 +142,10 @@ async def change(connection: asyncpg.Connection, organisation_id: int, name: str
 
 
 async def delete(connection: asyncpg.Connection, organisation_id: int, name: str) -> None:
-    """End an endpoint and its keys; raises UnknownEndpoint. What was billed under it stays readable."""
+    """End an endpoint and its keys; raises UnknownEndpoint. Its name is free at once.
+
+    Requests that run under it end as they would, and are billed; what was billed stays readable.
+    """
     async with connection.transaction():
         endpoint_id = await connection.fetchval(SQL["delete"], organisation_id, name)
         if endpoint_id is None:
@@ -151,7 +159,7 @@ async def regenerate_key(
     """Replace one of the two keys; the other works on. Returns its text; raises UnknownEndpoint."""
     async with connection.transaction():
         row = await connection.fetchrow(SQL["one"] + " for update of e", organisation_id, name)
-        if row is None:
+        if row is None or row["deleted_at"] is not None:
             raise UnknownEndpoint(name)
         await connection.execute(SQL["revoke_keys"], row["id"], slot.value)
         return await _make_key(connection, pepper, organisation_id, row["project_id"], row["id"], name, slot)
@@ -192,9 +200,25 @@ async def live(connection: Any) -> list[Live]:
             row["model"],
             limits.read(row["limits"]),
             row["suspended"],
+            row["suspended_at"],
         )
         for row in await connection.fetch(SQL["live"])
     ]
+
+
+async def note_problem(connection: asyncpg.Connection, model: str, problem: str | None) -> None:
+    """Say why a model's endpoints cannot be served; None when they can."""
+    await connection.execute(SQL["note_problem"], model, problem)
+
+
+async def leaving(connection: asyncpg.Connection) -> dict[int, datetime.datetime]:
+    """Endpoints that were deleted and whose minutes may run on, with when they were deleted."""
+    return {row["id"]: row["deleted_at"] for row in await connection.fetch(SQL["leaving"])}
+
+
+async def ended(connection: asyncpg.Connection, endpoint_ids: list[int]) -> None:
+    """Say that nothing of these runs on; they are shown no more."""
+    await connection.execute(SQL["ended"], endpoint_ids)
 
 
 def check_name(name: str) -> None:
@@ -264,5 +288,7 @@ def _endpoint(row: asyncpg.Record) -> Endpoint:
         tags=msgspec.json.decode(row["tags"], type=dict[str, str]),
         limits=limits.read(row["limits"]),
         suspended=row["suspended"],
+        problem=row["problem"],
         created_at=row["created_at"],
+        deleted_at=row["deleted_at"],
     )

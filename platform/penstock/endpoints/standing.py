@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from penstock.endpoints.serverless import Endpoint
 from penstock.routing.directory import Standing
 
 
@@ -20,6 +21,12 @@ class State(StrEnum):
     """Its owner, or whoever runs the platform, stopped it."""
     UNHEALTHY = "unhealthy"
     """It should take requests and cannot."""
+    DELETING = "deleting"
+    """It takes no more requests, and its name is free; its last minute is being ended."""
+
+
+TAKING = frozenset({"ready", "asleep", "starting", "draining"})
+"""States of a pool in which it takes requests: at once, or after a wait."""
 
 
 class EndpointStanding(msgspec.Struct, frozen=True):
@@ -29,13 +36,25 @@ class EndpointStanding(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-def standing_of(suspended: str | None, pool: Standing) -> EndpointStanding:
-    """Say how an endpoint stands."""
+def standing_of(suspended: str | None, pool: Standing, problem: str | None = None) -> EndpointStanding:
+    """Say how an endpoint stands that was not deleted; `problem` is why its model has no pool."""
     if suspended is not None:
         return EndpointStanding(State.SUSPENDED, suspended)
-    if pool.state in {"ready", "asleep", "starting", "draining"}:
+    if pool.state in TAKING:
         reason = None if pool.state == "ready" else f"the model is {pool}"
         return EndpointStanding(State.ONLINE, reason)
-    if pool.state == "unknown":
-        return EndpointStanding(State.CREATING, "the model's pool is being made")
-    return EndpointStanding(State.UNHEALTHY, f"no engine of the model runs ({pool.state})")
+    if pool.state != "unknown":
+        why = f": {pool.reason}" if pool.reason else ""
+        return EndpointStanding(State.UNHEALTHY, f"no engine of the model runs ({pool.state}{why})")
+    if problem is not None:
+        return EndpointStanding(State.UNHEALTHY, f"the model cannot be served: {problem}")
+    return EndpointStanding(State.CREATING, "the model's pool is being made")
+
+
+def standing(endpoint: Endpoint, pool: Standing) -> EndpointStanding:
+    """Say how an endpoint stands."""
+    if endpoint.deleted_at is not None:
+        return EndpointStanding(
+            State.DELETING, "it takes no more requests; those that run end, and so do its minutes"
+        )
+    return standing_of(endpoint.suspended, pool, endpoint.problem)

@@ -5,7 +5,8 @@ on conflict (organisation_id, name) where deleted_at is null do nothing
 returning id
 
 -- name: change
-update endpoints.serverless set description = $3, tags = $4, limits = $5, suspended = $6, changed_at = now()
+update endpoints.serverless set description = $3, tags = $4, limits = $5, suspended = $6, changed_at = now(),
+  suspended_at = case when $6::text is not null then coalesce(suspended_at, now()) end
 where organisation_id = $1 and name = $2 and deleted_at is null
 returning id
 
@@ -15,16 +16,18 @@ where organisation_id = $1 and name = $2 and deleted_at is null
 returning id
 
 -- name: one
+-- The one that bears a name, or else the last that bore it and is not quite gone.
 select e.*, p.name as project from endpoints.serverless e join access.project p on p.id = e.project_id
-where e.organisation_id = $1 and e.name = $2 and e.deleted_at is null
+where e.organisation_id = $1 and e.name = $2 and e.ended_at is null
+order by e.deleted_at desc nulls first limit 1
 
 -- name: of_organisation
 select e.*, p.name as project from endpoints.serverless e join access.project p on p.id = e.project_id
-where e.organisation_id = $1 and e.deleted_at is null order by e.name
+where e.organisation_id = $1 and e.ended_at is null order by e.name, e.deleted_at desc nulls first, e.id
 
 -- name: live
 -- Every endpoint that there is, for those who route by it and those who charge for it.
-select id, organisation_id, project_id, name, model, limits::text as limits, suspended
+select id, organisation_id, project_id, name, model, limits::text as limits, suspended, suspended_at
 from endpoints.serverless where deleted_at is null
 
 -- name: keys
@@ -45,3 +48,15 @@ where endpoint_id = $1 and revoked_at is null and (slot = $2 or $2 is null)
 
 -- name: models
 select distinct model from endpoints.serverless where deleted_at is null
+
+-- name: note_problem
+-- Why a model's endpoints cannot be served, or null.
+update endpoints.serverless set problem = $2
+where model = $1 and deleted_at is null and problem is distinct from $2::text
+
+-- name: leaving
+-- Those that were deleted and whose minutes may not have been ended yet.
+select id, deleted_at from endpoints.serverless where deleted_at is not null and ended_at is null
+
+-- name: ended
+update endpoints.serverless set ended_at = now() where id = any($1::bigint[]) and ended_at is null
