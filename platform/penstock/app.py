@@ -39,6 +39,7 @@ from penstock.edge import (
     serverless,
     wire,
 )
+from penstock.edge.endpoint_paths import EndpointPaths
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
@@ -130,6 +131,10 @@ class Gateway:
             body_bytes_max=settings.body_bytes_max,
         )
 
+        self.endpoint_paths = EndpointPaths(
+            self.inference, self.keyring, self.endpoints, self.shelf, self.prices, settings.public_url
+        )
+
     def application(self) -> Litestar:
         """The Litestar app over this gateway."""
 
@@ -147,6 +152,7 @@ class Gateway:
         return Litestar(
             [
                 *self.inference.routes(),
+                *self.endpoint_paths.routes(),
                 *models.routes(self.shelf, self.directory, self.prices),
                 *prices.routes(self.prices),
                 *instance_types.routes(self._pool, self.prices),

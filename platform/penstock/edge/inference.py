@@ -49,7 +49,6 @@ PATHS = {
     Surface.COMPLETIONS: "/v1/completions",
     Surface.EMBEDDINGS: "/v1/embeddings",
 }
-ENDPOINT_SURFACES = {path.removeprefix("/"): surface for surface, path in PATHS.items()}
 TASKS = {Surface.CHAT: Task.CHAT, Surface.COMPLETIONS: Task.CHAT, Surface.EMBEDDINGS: Task.EMBEDDING}
 MEDIA = {Capability.VISION, Capability.AUDIO}
 
@@ -118,26 +117,13 @@ class Inference:
 
     def routes(self) -> list[ASGIRouteHandler]:
         """The handlers to mount."""
-        plain = [asgi(path, copy_scope=False)(self._handler(surface)) for surface, path in PATHS.items()]
-        # A mount: Litestar finds no ASGI handler behind a path parameter.
-        return [*plain, asgi("/serverless", is_mount=True, copy_scope=False)(self._answer_endpoint)]
+        return [asgi(path, copy_scope=False)(self._handler(surface)) for surface, path in PATHS.items()]
 
     def _handler(self, surface: Surface) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             await self.answer(surface, cast("HTTPScope", scope), receive, send)
 
         return handle
-
-    async def _answer_endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer `/serverless/NAME/v1/…`."""
-        name, _, rest = scope["path"].strip("/").partition("/")
-        surface = ENDPOINT_SURFACES.get(rest)
-        if surface is not None:
-            await self.answer(surface, cast("HTTPScope", scope), receive, send, endpoint=name)
-            return
-        paths = ", ".join(f"/serverless/{name[:40]}/{path}" for path in ENDPOINT_SURFACES)
-        problem = Problem(404, "not_found", f"there is nothing here; an endpoint answers {paths}")
-        await wire.send_problem(send, problem, f"req_{ids.uuid7_bytes().hex()}")
 
     async def answer(
         self,

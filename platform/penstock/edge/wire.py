@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 from litestar.types import Receive, Scope, Send
@@ -101,3 +102,15 @@ async def send_problem(send: Send, problem: Problem, request_id: str) -> None:
     ]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def send_json(send: Send, fields: dict[str, Any], request_id: str, *, head_only: bool) -> None:
+    """Answer 200 with JSON; to HEAD, with all but the body."""
+    body = msgspec.json.encode(fields)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head_only else body, "more_body": False})

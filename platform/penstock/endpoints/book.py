@@ -39,16 +39,24 @@ class EndpointBook:
     def open(self, principal: Principal, name: str) -> Live:
         """The endpoint that a principal calls by name.
 
-        Raises UnknownEndpoint where its organisation has none of that name, WrongEndpoint where its key opens
-        another one, EndpointSuspended.
+        Raises UnknownEndpoint, WrongEndpoint, EndpointSuspended.
+        """
+        found = self.find(principal, name)
+        if found.suspended is not None:
+            raise EndpointSuspended(name, found.suspended)
+        return found
+
+    def find(self, principal: Principal, name: str) -> Live:
+        """The endpoint of a name, whether it takes requests or not.
+
+        Raises UnknownEndpoint where the principal's organisation has none of that name, WrongEndpoint where
+        its key opens another one.
         """
         found = self._by_name.get((principal.organisation_id, name))
         if found is None:
             raise UnknownEndpoint(name)
         if principal.endpoint_id not in {None, found.id}:
             raise WrongEndpoint("this key opens another endpoint and nothing else")
-        if found.suspended is not None:
-            raise EndpointSuspended(name, found.suspended)
         return found
 
     def check_plain(self, principal: Principal) -> None:
