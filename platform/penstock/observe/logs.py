@@ -42,6 +42,10 @@ class RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     replica: str
     status: int
     outcome: str
+    queue_ms: int = 0
+    wake_ms: int = 0
+    """Part of it: no engine of the model was ready."""
+    retries: int = 0
     duration_ms: int
     first_token_ms: int | None
     input_tokens: int
