@@ -20,6 +20,7 @@ ENGINE_PID: Final = "PENSTOCK_ENGINE_PID"
 """Tells the parts of an engine that vLLM spawns whose parts they are."""
 
 WARM_MODULES: Final = (
+    "penstock_engines.adapters",
     "penstock_engines.receipts",
     # The API process.
     "vllm.entrypoints.launchers.api_server.entry",
@@ -78,11 +79,13 @@ def run(arguments: list[str]) -> None:
     from vllm.logger import configure_logging_from_args  # noqa: PLC0415
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
 
-    from penstock_engines import receipt_log, receipts  # noqa: PLC0415
+    from penstock_engines import adapter_names, adapters, receipt_log, receipts  # noqa: PLC0415
 
     parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(arguments)
     configure_logging_from_args(parsed)
     validate_parsed_serve_args(parsed)
+    if folder := os.environ.get(adapter_names.FOLDER):
+        adapters.install(Path(folder))
     receipts.install(receipt_log.ReceiptLog(Path(parsed.uds)) if parsed.uds else None)
     try:
         uvloop.run(run_server(parsed))

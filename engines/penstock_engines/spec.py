@@ -11,6 +11,7 @@ from typing import Final
 
 from penstock_catalog import flags
 from penstock_catalog.cards import EngineSettings, Task
+from penstock_engines import adapter_names
 from penstock_engines.failures import EngineSettingsError
 
 MIB: Final = 2**20
@@ -24,6 +25,7 @@ DRAIN_S_MAX: Final = 600
 KEEP_ALIVE_S: Final = 600
 """How long the engine keeps an idle connection: clients drop theirs sooner, so none meets a closing one."""
 
+NAME_MIDDLEWARE: Final = "penstock_engines.adapters.ModelNameMiddleware"
 RECEIPTS_MIDDLEWARE: Final = "penstock_engines.receipts.ReceiptsMiddleware"
 
 
@@ -52,6 +54,13 @@ class EngineSpec:
     """Which of the machine's GPUs it computes on; none on CPU."""
     gpu_share: float = 0.9
     """Share of each one's memory that it may take."""
+    adapters: Path | None = None
+    """Where adapters lie; None: it serves the model alone."""
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether requests may name an adapter of the model."""
+        return self.adapters is not None and self.task is Task.CHAT and self.settings.adapter_rank_max > 0
 
 
 def vllm_arguments(spec: EngineSpec, socket: Path, device: Device) -> list[str]:
@@ -83,6 +92,10 @@ def vllm_arguments(spec: EngineSpec, socket: Path, device: Device) -> list[str]:
         *("--middleware", RECEIPTS_MIDDLEWARE),
     ]
     arguments += _task_arguments(spec)
+    if spec.takes_adapters:
+        arguments += ["--enable-lora", "--max-lora-rank", str(settings.adapter_rank_max)]
+        arguments += ["--max-loras", str(settings.adapters_together)]
+        arguments += ["--max-cpu-loras", str(settings.adapters_kept), "--middleware", NAME_MIDDLEWARE]
     if device is Device.CPU:
         # Compiled graphs cost 20 s and a C++ compiler at each start, and the demo models gain nothing.
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(settings.kv_cache_mib * MIB)]
@@ -154,6 +167,9 @@ def vllm_environment(spec: EngineSpec, device: Device) -> dict[str, str]:
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         # More threads than one before the fork would leave the child waiting for threads it does not have.
         environment |= {"OMP_NUM_THREADS": "1"}
+    if spec.takes_adapters:
+        # Only gateways reach the engine's socket, and they name what they know to be the caller's.
+        environment |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", adapter_names.FOLDER: str(spec.adapters)}
     if spec.gpus:
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in spec.gpus)}
     return environment

@@ -17,6 +17,8 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 
 from penstock.access.keyring import Keyring, Principal
+from penstock.adapters.book import AdapterBook
+from penstock.adapters.store import Store
 from penstock.admission.budgets import Budgets
 from penstock.admission.credit.lending import Lender
 from penstock.admission.credit.wallets import Wallets
@@ -26,6 +28,7 @@ from penstock.admission.rates import Rates
 from penstock.admission.shared_counters import SharedCounters
 from penstock.changes import Changes
 from penstock.edge import (
+    adapters,
     budgets,
     credit,
     failures,
@@ -39,6 +42,7 @@ from penstock.edge import (
     serverless,
     wire,
 )
+from penstock.edge.adapters import Uploads
 from penstock.edge.endpoint_paths import EndpointPaths
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
@@ -91,6 +95,7 @@ class Gateway:
         self.prices = PriceBook()
         self.directory = Directory()
         self.endpoints = EndpointBook()
+        self.adapters = AdapterBook()
         self.journal = Journal(settings.journal_folder)
         self.progress = Progress(settings.journal_folder, self.journal.boot_id)
         self.shipper = Shipper(settings.database_url, settings.journal_folder, self.journal)
@@ -115,6 +120,16 @@ class Gateway:
         self.serverless = Serverless(
             pool, settings.pepper, self.shelf, self.directory, self._changes, settings.public_url
         )
+        self.uploads = Uploads(
+            settings,
+            pool=pool,
+            keyring=self.keyring,
+            once=self.once,
+            shelf=self.shelf,
+            store=Store(settings.adapters_folder),
+            book=self.adapters,
+            changes=self._changes,
+        )
         patience = Patience(settings.first_byte_timeout_s, settings.stall_timeout_s)
         self.meter = Meter(self.journal, self.progress)
         self.inference = Inference(
@@ -123,6 +138,7 @@ class Gateway:
             prices=self.prices,
             directory=self.directory,
             endpoints=self.endpoints,
+            adapters=self.adapters,
             journal=self.journal,
             conductor=Conductor(self.dispatcher, self.meter, patience, self.first_tokens),
             once=self.once,
@@ -153,7 +169,7 @@ class Gateway:
             [
                 *self.inference.routes(),
                 *self.endpoint_paths.routes(),
-                *models.routes(self.shelf, self.directory, self.prices),
+                *models.routes(self.shelf, self.directory, self.prices, self.adapters),
                 *prices.routes(self.prices),
                 *instance_types.routes(self._pool, self.prices),
                 *requests.routes(self._pool),
@@ -162,6 +178,7 @@ class Gateway:
                     [
                         *management.routes(self._pool),
                         *serverless.routes(self.serverless),
+                        *adapters.routes(self.uploads),
                         *budgets.routes(self._pool, self._changes),
                         *credit.routes(self._pool),
                         *limits.routes(self._pool, self._changes),
@@ -245,6 +262,7 @@ class Gateway:
                 await self.wallets.refresh(self._pool)
                 await self.budgets.refresh(self._pool)
                 await self.endpoints.refresh(self._pool)
+                await self.adapters.refresh(self._pool)
                 await self.keyring.refresh()
                 await self.prices.load(self._pool)
                 # Last: with an engine known, this process says that it is ready.

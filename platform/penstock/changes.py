@@ -36,6 +36,8 @@ class Change(StrEnum):
     """A pool is to be another."""
     ENDPOINTS = "endpoints"
     """An endpoint was made, changed or deleted."""
+    ADAPTERS = "adapters"
+    """An adapter was uploaded, changed or deleted."""
     LOAD = "load"
     """Somebody waits for a model that sleeps."""
 

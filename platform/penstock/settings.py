@@ -54,6 +54,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """PENSTOCK_METRICS_TOKEN: the bearer token for /metrics; without one only loopback may scrape."""
     log_level: str
     """PENSTOCK_LOG_LEVEL: debug, info, warning or error."""
+    adapter_bytes_max: int = 2**30
+    """PENSTOCK_ADAPTER_BYTES_MAX: the largest adapter taken."""
+    adapters_bytes_max: int = 16 * 2**30
+    """PENSTOCK_ADAPTERS_BYTES_MAX: the most that all adapters of one organisation may have together."""
     events_retention_days: int = 90
     """PENSTOCK_EVENTS_RETENTION_DAYS: then a day's events go to a file; 0 keeps them in Postgres for ever."""
     archive: Path | None = None
@@ -78,6 +82,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def models_folder(self) -> Path:
         """Where weights from a hub are kept."""
         return self.home / "models"
+
+    @property
+    def adapters_folder(self) -> Path:
+        """Where adapters of models are kept."""
+        return self.home / "adapters"
 
     @property
     def metrics_folder(self) -> Path:
@@ -121,6 +130,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         hub_endpoint=_address(env, "HUB_ENDPOINT", "https://huggingface.co"),
         hub_token=env.get("PENSTOCK_HUB_TOKEN", ""),
         metrics_token=env.get("PENSTOCK_METRICS_TOKEN", ""),
+        adapter_bytes_max=int(_number(env, "ADAPTER_BYTES_MAX", 2**30, least=2**20)),
+        adapters_bytes_max=int(_number(env, "ADAPTERS_BYTES_MAX", 16 * 2**30, least=2**20)),
         events_retention_days=_retention(env),
         archive=Path(folder).expanduser().resolve()
         if (folder := env.get("PENSTOCK_ARCHIVE_FOLDER"))

@@ -1,6 +1,6 @@
 -- name: requests
 -- One pass over the events of a window: what each organisation was charged for each model, and what the same
--- requests would cost. Request by request, as each is rounded by itself: no sum of tokens gives the same.
+-- requests would cost; adapters (base:name@version) cost what their base does. Request by request, as each is rounded by itself: no sum of tokens gives the same.
 with proposed as (
   select * from unnest(
     $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::integer[]
@@ -18,7 +18,7 @@ select
     input_pico_usd, cached_input_pico_usd, output_pico_usd, image_pico_usd, audio_second_pico_usd,
     document_pico_usd, batch_discount_ppm) end)::bigint as would_pay_nano_usd
 from billing.usage_event as event
-left join proposed on proposed.model = event.model
+left join proposed on proposed.model = split_part(event.model, ':', 1)
 where ended_at >= $1 and ended_at < $2
   and ($3::bigint[] is null or organisation_id = any ($3))
 group by 1, 2, 3

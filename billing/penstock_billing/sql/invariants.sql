@@ -239,7 +239,8 @@ join billing.minute_price_version on minute_price_version.id = minute_price_vers
 where minute_charge.cost_nano_usd <> minutes * nano_usd_per_minute
 
 -- name: wrong_costs
--- Re-rating an event with its price version, which is one of its model, gives the cost it was charged.
+-- Re-rating an event with its price version, which is one of its model, gives the cost it was charged. An adapter
+-- (base:name@version) has its base's prices.
 select
   'request ' || request_id || ' of organisation ' || organisation_id as what,
   cost_nano_usd as found,
@@ -247,7 +248,7 @@ select
   request_id
 from billing.usage_event
 left join billing.price_version
-  on price_version.id = usage_event.price_version and price_version.model = usage_event.model
+  on price_version.id = usage_event.price_version and price_version.model = split_part(usage_event.model, ':', 1)
 cross join lateral (select billing.cost_nano_usd(
   outcome, input_tokens, cached_tokens, output_tokens, images, audio_ms, documents, batch,
   input_pico_usd, cached_input_pico_usd, output_pico_usd, image_pico_usd, audio_second_pico_usd,

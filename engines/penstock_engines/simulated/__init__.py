@@ -7,6 +7,7 @@ and it breaks on demand. What it shares with vLLM is held by a test that asks bo
     GET    /penstock/oracle         what it made for every request, by `X-Request-Id`
     DELETE /penstock/oracle         forget that
     GET    /penstock/receipts/{id}  as a real engine of Penstock answers it
+    POST   /v1/unload_lora_adapter  forget an adapter; one is loaded (`--adapters FOLDER`) by being named
     POST   /penstock/faults         break from now on; the body is a `Fault`
     DELETE /penstock/faults         mend
     header x-penstock-fault         a `Fault` for this request alone

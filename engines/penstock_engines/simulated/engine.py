@@ -8,8 +8,10 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
+from penstock_engines.adapter_names import place_of
 from penstock_engines.receipt_log import Line, ReceiptLog, now_ms
 from penstock_engines.simulated import wire
 from penstock_engines.simulated.faults import NONE, Fault
@@ -52,6 +54,8 @@ class Settings:
     """Length of an answer that neither `max_tokens` nor `ignore_eos` makes another."""
     context_length: int = 1_048_576
     dimensions: int = 8
+    adapters: Path | None = None
+    """Where adapters of the model lie; None: it takes none."""
 
 
 @dataclass
@@ -67,10 +71,22 @@ class Engine:
     generation_tokens: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
     log: ReceiptLog | None = None
+    adapters: dict[str, Path] = field(default_factory=dict)
+    """Those it has loaded, by digest."""
     _names: dict[int, str] = field(default_factory=dict)
     """What running requests are called, by the identity of their tally."""
     _tries: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
     """Requests that came more than once: how often before, and the tokens of that."""
+
+    def serves(self, model: str) -> bool:
+        """Whether it is, or finds, what a request names."""
+        if model == self.settings.model or model in self.adapters:
+            return True
+        folder = self.settings.adapters
+        place = place_of(folder, model) if folder is not None else None
+        if place is not None:
+            self.adapters[model] = place
+        return place is not None
 
     def begin(self, request_id: str, prompt_tokens: int, cached_tokens: int) -> Tally:
         """Take on a request; the oldest are forgotten when there are too many."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 import httptools
 import msgspec
 
+from penstock_engines.adapter_names import NAME_HEADER
 from penstock_engines.simulated import requests, wire
 from penstock_engines.simulated.engine import NAMELESS, Engine, Generation, Outcome
 from penstock_engines.simulated.faults import NONE, Fault
@@ -25,6 +26,7 @@ RECEIPT_WAIT_S = 1.0
 
 _read_generate = msgspec.json.Decoder(requests.GenerateRequest).decode
 _read_embedding = msgspec.json.Decoder(requests.EmbeddingRequest).decode
+_read_unload = msgspec.json.Decoder(requests.UnloadRequest).decode
 _read_fault = msgspec.json.Decoder(Fault).decode
 _write_json = msgspec.json.Encoder().encode
 
@@ -41,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._request_id: bytes | None = None
         self._fault_header: bytes | None = None
+        self._called: bytes | None = None
         self._body: list[bytes] = []
 
     # asyncio.Protocol
@@ -80,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._request_id = None
         self._fault_header = None
+        self._called = None
         self._body = []
 
     def on_url(self, url: bytes) -> None:
@@ -92,6 +96,8 @@ class Connection(asyncio.Protocol):
             self._request_id = value
         elif len(name) == 16 and name.lower() == b"x-penstock-fault":
             self._fault_header = value
+        elif len(name) == 16 and name.lower() == NAME_HEADER:
+            self._called = value
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -133,7 +139,7 @@ class Connection(asyncio.Protocol):
         usage = bool(asked.stream and options.include_usage) and not fault.without_usage
         continuous = usage and bool(options.continuous_usage_stats)
         request_id = self._name()
-        form = FORMS[path](request_id, settings.model.encode(), usage, continuous)
+        form = FORMS[path](request_id, self._answering(asked.model), usage, continuous)
         choices = asked.n or 1
         if isinstance(form, wire.ChatWire):
             form.reasoning, form.choices = fault.reasoning_tokens, choices
@@ -200,8 +206,9 @@ class Connection(asyncio.Protocol):
             (b"GET", b"/health"): lambda: b"",
             (b"GET", b"/metrics"): engine.metrics,
             (b"GET", b"/v1/models"): lambda: wire.models(
-                engine.settings.model, engine.settings.context_length
+                engine.settings.model, engine.settings.context_length, engine.adapters
             ),
+            (b"POST", b"/v1/unload_lora_adapter"): self._unload,
             (b"GET", b"/penstock/receipts"): lambda: _write_json(engine.state()),
             (b"GET", b"/penstock/oracle"): lambda: _write_json({"requests": engine.tallies}),
             (b"DELETE", b"/penstock/oracle"): engine.tallies.clear,
@@ -248,11 +255,21 @@ class Connection(asyncio.Protocol):
             status = HTTPStatus(fault.status)
             self._refuse(status, "The engine is currently busy. Please try again later.", status.phrase, None)
             return False
-        if model is not None and model != self._engine.settings.model:
+        if model is not None and not self._engine.serves(model):
             message = f"The model `{model}` does not exist. Valid aliases: {self._engine.settings.model}."
             self._refuse(HTTPStatus.NOT_FOUND, message, "NotFoundError", "model")
             return False
         return True
+
+    def _answering(self, model: str | None) -> bytes:
+        """What the answer calls the model."""
+        base = self._engine.settings.model
+        if model is None or model == base:
+            return base.encode()
+        return self._called or model.encode()
+
+    def _unload(self) -> None:
+        self._engine.adapters.pop(_read_unload(b"".join(self._body)).lora_name, None)
 
     def _fault(self) -> Fault:
         return self._engine.fault if self._fault_header is None else _read_fault(self._fault_header)

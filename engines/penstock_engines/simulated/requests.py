@@ -35,6 +35,12 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     input: str | list[Any] = ""
 
 
+class UnloadRequest(msgspec.Struct, frozen=True):
+    """An adapter that is not to be kept."""
+
+    lora_name: str
+
+
 def chat_tokens(messages: list[dict[str, Any]]) -> int:
     """Count a conversation: a token per word, and one per message."""
     return sum(1 + _words(message.get("content")) for message in messages)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 FINGERPRINT: Final = b'"system_fingerprint":"vllm-simulated"'
@@ -281,8 +282,8 @@ def error(message: str, kind: str, parameter: str | None, code: int) -> bytes:
     return json.dumps({"error": problem}, separators=(",", ":")).encode()
 
 
-def models(model: str, context_length: int) -> bytes:
-    """The body of the list of models."""
+def models(model: str, context_length: int, adapters: Mapping[str, Path]) -> bytes:
+    """The body of the list of models: the base, and adapters that are loaded."""
     permission = {
         "id": "modelperm-simulated",
         "object": "model_permission",
@@ -307,4 +308,8 @@ def models(model: str, context_length: int) -> bytes:
         "max_model_len": context_length,
         "permission": [permission],
     }
-    return json.dumps({"object": "list", "data": [card]}, separators=(",", ":")).encode()
+    loaded = [
+        card | {"id": name, "root": str(place), "parent": model, "max_model_len": None}
+        for name, place in adapters.items()
+    ]
+    return json.dumps({"object": "list", "data": [card, *loaded]}, separators=(",", ":")).encode()

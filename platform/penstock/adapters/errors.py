@@ -4,6 +4,7 @@ AdapterError
 ├── AdapterRefused       it cannot be served: another file, base or name is needed
 │   └── AdapterTooLarge  it is larger than is taken here
 ├── UnknownAdapter       the organisation has none of this name
+├── TooManyUploads       the organisation sends others at this moment
 └── NoRoom               this machine's disk is full: not the caller's mistake
 """
 
@@ -32,6 +33,14 @@ class UnknownAdapter(AdapterError):
     def __init__(self, name: str, version: int | None = None) -> None:
         what = f"version {version} of " if version is not None else ""
         super().__init__(f"there is no {what}adapter named {name[:40]!r} here; see `penstock adapters list`")
+
+
+class TooManyUploads(AdapterError):
+    """The organisation uploads as many at once as it may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} uploads of yours are running, the most at once: wait for one to end")
+        self.retry_after_s = 5
 
 
 class NoRoom(AdapterError):

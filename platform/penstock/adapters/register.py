@@ -65,6 +65,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Most bytes of all the organisation's adapters together."""
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """What became of an upload."""
+
+    adapter: Adapter
+    number: int
+    """The version that it is."""
+    new: bool
+    """False: the adapter had the same content already, and keeps it under the number it had."""
+
+
 class Live(msgspec.Struct, frozen=True):
     """One version, as requests meet it."""
 
@@ -84,7 +94,7 @@ class Live(msgspec.Struct, frozen=True):
 
 async def keep(
     connection: asyncpg.Connection, store: Store, incoming: Incoming, examined: Examined, wanted: Wanted
-) -> Adapter:
+) -> Kept:
     """Keep an upload that was found good, as the next version of its adapter; a repeated one changes nothing.
 
     Raises AdapterRefused for a name that is another base's, AdapterTooLarge, NoRoom.
@@ -103,6 +113,7 @@ async def keep(
         number = None
         if row is not None:
             number = await connection.fetchval(SQL["same_content"], row["id"], examined.digest)
+        new = number is None
         if number is None:
             await _check_quota(connection, examined, wanted, new=row is None)
             await connection.execute(SQL["lock_content"], examined.digest)
@@ -115,7 +126,7 @@ async def keep(
             active = number if wanted.activate else None
             change = (row["id"], wanted.organisation_id, active, wanted.description)
             await connection.execute(SQL["change"], *change)
-        return await find(connection, wanted.organisation_id, wanted.name)
+        return Kept(await find(connection, wanted.organisation_id, wanted.name), number, new)
 
 
 async def find(connection: asyncpg.Connection | asyncpg.Pool, organisation_id: int, name: str) -> Adapter:
@@ -164,6 +175,35 @@ async def delete(connection: asyncpg.Connection | asyncpg.Pool, organisation_id:
 async def live(connection: asyncpg.Connection | asyncpg.Pool) -> list[Live]:
     """Every version of every organisation that can be called, for gateways."""
     return [Live(**row) for row in await connection.fetch(SQL["live"])]
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """A content that only deleted adapters have, and whose files are still here."""
+
+    digest: str
+    base_models: list[str]
+    deleted_at: datetime.datetime
+
+
+async def leaving(connection: asyncpg.Connection | asyncpg.Pool) -> list[Leaving]:
+    """Every content that is to go."""
+    return [Leaving(**row) for row in await connection.fetch(SQL["leaving"])]
+
+
+async def is_known(connection: asyncpg.Connection | asyncpg.Pool, digest: str) -> bool:
+    """Whether any version, of a deleted adapter too, has files of this content."""
+    return bool(await connection.fetchval(SQL["is_known"], digest))
+
+
+async def remove(connection: asyncpg.Connection, store: Store, digest: str) -> bool:
+    """Remove a content's files, unless somebody uploaded the same again meanwhile; whether it did."""
+    async with connection.transaction():
+        await connection.execute(SQL["lock_content"], digest)
+        if not await connection.fetchval(SQL["is_left"], digest):
+            return False
+        await asyncio.to_thread(store.remove, digest)
+        await connection.execute(SQL["note_removed"], digest)
+        return True
 
 
 def check_name(name: str) -> None:

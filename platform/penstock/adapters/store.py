@@ -128,6 +128,12 @@ class Store:
             place.rename(leaving)
             shutil.rmtree(leaving, ignore_errors=True)
 
+    def older_than(self, age_s: float) -> list[str]:
+        """The digests of what was kept longer ago than that."""
+        before_s = time.time() - age_s
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return [each.name for each in found if each.name != INCOMING and each.stat().st_mtime < before_s]
+
     def tidy(self) -> int:
         """Remove what uploads left that were cut short by a kill; how many there were."""
         folder = self.folder / INCOMING

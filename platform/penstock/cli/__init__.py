@@ -21,6 +21,7 @@ COMMANDS = {
     "billing": "closing hours, checking the books, old events in files",
     "models": "the catalog",
     "serverless-endpoint": "models under names, URLs and keys of their own",
+    "adapters": "LoRA fine-tunes of models: upload, list, activate, delete",
     "pools": "the shared engines of each model: size, version, scaling",
     "instance-types": "the slices of hardware that engines take, and their prices",
     "gateway": "one gateway process (started by `up`, or by your own supervisor)",

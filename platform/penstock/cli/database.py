@@ -13,6 +13,7 @@ import click
 from penstock import settings
 from penstock.access.keys import UnknownKey, UnknownOrganisation, UnknownProject
 from penstock.access.limits import LimitError
+from penstock.adapters.errors import AdapterError
 from penstock.changes import Change, Changes
 from penstock.endpoints.serverless import EndpointError, UnknownEndpoint
 from penstock.settings import Settings
@@ -28,6 +29,7 @@ FORESEEN = (
     UnknownProject,
     BillingError,
     PoolError,
+    AdapterError,
     EndpointError,
     UnknownEndpoint,
     LimitError,

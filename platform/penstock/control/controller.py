@@ -13,9 +13,11 @@ from typing import cast
 
 import asyncpg
 
+from penstock.adapters.store import Store
 from penstock.admission.idempotency import claims
 from penstock.changes import Change, Changes
 from penstock.control import closing, filing, spending
+from penstock.control.adapters import AdapterFiles
 from penstock.control.endpoints import ServerlessEndpoints
 from penstock.control.fleet import Fleet
 from penstock.control.leadership import Leadership, LeadershipLostError
@@ -69,6 +71,7 @@ class Controller:
         self._reconciling = Reconciling(settings, pool, self._fleet.replicas)
         self._sizing = Sizing(pool)
         self._endpoints = ServerlessEndpoints(pool, shelf.get)
+        self._adapters = AdapterFiles(pool, Store(settings.adapters_folder))
         self._pools: list[Pool] = []
         self._led_again = False
         self._homeless: dict[str, str] = {}
@@ -151,6 +154,7 @@ class Controller:
                     spending.watch_budgets(self._pool),
                     spending.expire_promotions(self._pool),
                     self._endpoints.run(),
+                    self._adapters.run(),
                     self._running.charge(),
                     self._reconciling.run(),
                 )

@@ -81,7 +81,7 @@ class Engine:
             self.version,
         )
 
-    async def run(self, launcher: Launcher, models_folder: Path, hub: Hub, log: Path) -> None:
+    async def run(self, launcher: Launcher, models_folder: Path, adapters: Path, hub: Hub, log: Path) -> None:
         """Fetch the weights where they are not here, then keep an engine until `stop`."""
         fetching = asyncio.ensure_future(self._weights(models_folder, hub))
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -108,6 +108,7 @@ class Engine:
             self.card.engine,
             self.claim.gpus,
             self.claim.gpu_share,
+            adapters,
         )
         self.replica = Replica(
             spec, launcher, self.folder, self._replica_changed, log=log, limits=self._limits

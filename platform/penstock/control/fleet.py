@@ -87,7 +87,10 @@ class Fleet:
         engine = Engine(engine_id, card, version, claim, folder, self._limits, self._changed)
         self._engines[engine_id] = engine
         self._untold.add(engine_id)
-        life = engine.run(self._launcher, self._settings.models_folder, self._hub, self._log(engine))
+        told = self._settings
+        life = engine.run(
+            self._launcher, told.models_folder, told.adapters_folder, self._hub, self._log(engine)
+        )
         self._tasks[engine_id] = asyncio.create_task(life, name=engine_id)
         return engine
 

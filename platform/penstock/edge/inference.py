@@ -19,6 +19,8 @@ from msgspec import Raw
 
 from penstock.access.keyring import Keyring, Principal
 from penstock.access.limits import NONE
+from penstock.adapters.book import AdapterBook
+from penstock.adapters.register import Live as LiveAdapter
 from penstock.admission import limits
 from penstock.admission.funds import Ask, Funds
 from penstock.admission.idempotency.claims import Kept
@@ -96,6 +98,7 @@ class Inference:
         prices: PriceBook,
         directory: Directory,
         endpoints: EndpointBook,
+        adapters: AdapterBook,
         journal: Journal,
         conductor: Conductor,
         once: Once,
@@ -108,6 +111,7 @@ class Inference:
         self._prices = prices
         self._directory = directory
         self._endpoints = endpoints
+        self._adapters = adapters
         self._journal = journal
         self._conductor = conductor
         self._once = once
@@ -239,7 +243,8 @@ class Inference:
         if endpoint is None and not asked.model:
             raise BadRequest("model is required", param="model", code="missing_required_parameter")
         # An endpoint has one model: whatever a client calls it.
-        card = self._card(asked.model if endpoint is None else endpoint.model)
+        called = asked.model if endpoint is None else endpoint.model
+        card, adapter = self._card(called, principal.organisation_id)
         limits.check_task(card, TASKS[surface], PATHS[surface])
         streamed, view, n, max_tokens = False, UsageView.HIDDEN, 1, 0
         if not isinstance(asked, EmbeddingsAsked):
@@ -261,6 +266,8 @@ class Inference:
         fields = openai.engine_fields(surface, body, streamed=streamed)
         if endpoint is not None:
             fields["model"] = Raw(b'"%b"' % card.id.encode())
+        if adapter is not None:
+            fields["model"] = Raw(b'"%b"' % adapter.digest.encode())
         if surface is not Surface.EMBEDDINGS:
             fields |= steering.engine_fields(salt, urgency)
         # The last thing that can go wrong: whoever has a charge must close it.
@@ -292,8 +299,9 @@ class Inference:
             n=n,
             started_ns=arrived.started_ns,
             endpoint=endpoint.name if endpoint is not None else "",
-            hint=steering.hint_of(asked, salt or "everyone"),
+            hint=steering.hint_of(asked, salt or "everyone", adapter.digest if adapter is not None else None),
             urgency=urgency,
+            adapter=adapter,
             charge=charge,
             on_settled=on_settled,
             noted=noted,
@@ -307,16 +315,22 @@ class Inference:
             return None
         return self._endpoints.open(principal, name)
 
-    def _card(self, model: str) -> ModelCard:
-        """The card of a model that is served here; raises UnknownModel, or Starting."""
-        card = self._shelf.get(model)
+    def _card(self, model: str, organisation_id: int) -> tuple[ModelCard, LiveAdapter | None]:
+        """The card of a model that is served here, and an organisation's adapter of it where one is named.
+
+        Raises UnknownModel, also for an adapter that is another's, or Starting.
+        """
+        base, named, _ = model.partition(":")
+        card = self._shelf.get(base)
         if card is not None and not self._directory.loaded:
             # A gateway that has just started knows no engine, which is not to say that there is none.
             raise Starting
         offered = self._directory.models()
-        if card is None or model not in offered:
-            raise UnknownModel(model, offered)
-        return card
+        adapter = self._adapters.find(organisation_id, model) if named else None
+        if card is None or base not in offered or (named and adapter is None):
+            own = [f"{each.base_model}:{each.name}" for each in self._adapters.of(organisation_id)]
+            raise UnknownModel(model, [*offered, *own])
+        return card, adapter
 
     async def _refuse(
         self, send: Send, problem: Problem, surface: Surface, request_id: str, *, begun: bool = False

@@ -11,6 +11,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from penstock.access.keyring import Principal
+from penstock.adapters.book import AdapterBook
+from penstock.adapters.register import Live
 from penstock.edge.refusals import UnknownModel
 from penstock.routing.directory import Directory, Standing
 from penstock_billing import price_units
@@ -19,8 +21,10 @@ from penstock_catalog.cards import ModelCard
 from penstock_catalog.shelf import Shelf
 
 
-def routes(shelf: Shelf, directory: Directory, prices: PriceBook) -> list[HTTPRouteHandler]:
-    """The handlers over this shelf, these engines and these prices."""
+def routes(
+    shelf: Shelf, directory: Directory, prices: PriceBook, adapters: AdapterBook
+) -> list[HTTPRouteHandler]:
+    """The handlers over this shelf, these engines, these prices and these adapters."""
 
     def offered() -> list[ModelCard]:
         engines = set(directory.models())
@@ -30,9 +34,26 @@ def routes(shelf: Shelf, directory: Directory, prices: PriceBook) -> list[HTTPRo
         price = prices.current(card.id, principal.organisation_id)
         return described(card, price) | stood(directory.standing(card.id))
 
+    def described_adapter(adapter: Live, principal: Principal) -> dict[str, Any] | None:
+        """The caller's own adapter; None while its base is not offered."""
+        base = next((card for card in offered() if card.id == adapter.base_model), None)
+        if base is None:
+            return None
+        return shown(base, principal) | {
+            "id": f"{adapter.base_model}:{adapter.name}",
+            "created": int(adapter.created_at.timestamp()),
+            "owned_by": "your organisation",
+            "parent": base.id,
+            "version": adapter.number,
+        }
+
     @get("/v1/models", sync_to_thread=False)
     def list_models(principal: NamedDependency[Principal]) -> dict[str, Any]:
-        return {"object": "list", "data": [shown(card, principal) for card in offered()]}
+        data = [shown(card, principal) for card in offered()]
+        for adapter in adapters.of(principal.organisation_id):
+            if (found := described_adapter(adapter, principal)) is not None:
+                data.append(found)
+        return {"object": "list", "data": data}
 
     @get("/v1/models/{model:path}", sync_to_thread=False)
     def show_model(principal: NamedDependency[Principal], model: FromPath[str]) -> dict[str, Any]:
@@ -40,6 +61,9 @@ def routes(shelf: Shelf, directory: Directory, prices: PriceBook) -> list[HTTPRo
         for card in offered():
             if card.id == name:
                 return shown(card, principal)
+        adapter = adapters.find(principal.organisation_id, name)
+        if adapter is not None and (found := described_adapter(adapter, principal)) is not None:
+            return found | {"id": name}
         raise UnknownModel(name, directory.models())
 
     return [list_models, show_model]

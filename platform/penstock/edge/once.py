@@ -22,6 +22,8 @@ from penstock.edge import wire
 from penstock_base import ids, money
 from penstock_billing.record import Outcome, UsageRecord
 
+CLAIMS_ITSELF = "claims_itself"
+"""In a handler's `opt`: its bodies are too large to be read here, so it calls `Once.run` when it has one."""
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 KEPT_HEADERS = frozenset({b"content-type", b"cache-control", b"x-accel-buffering", b"location", b"etag"})
 """Headers that belong to an answer and not to the exchange that brought it."""
@@ -198,21 +200,38 @@ class Once:
 
     async def _handle(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _repeatable(scope)
-        if not headers or scope.get("method") not in CHANGING:
+        itself = CLAIMS_ITSELF in scope["route_handler"].opt
+        if not headers or itself or scope.get("method") not in CHANGING:
             await app(scope, receive, send)
             return
         scope = cast("HTTPScope", scope)
         head = wire.read_head(scope)
         principal = await self._keyring.authenticate(head.api_key)
         body = await wire.read_body(head, receive, self._body_bytes_max)
+        await self.run(app, scope, headers, principal, body, _again(body, receive), send)
+
+    async def run(
+        self,
+        app: ASGIApp,
+        scope: HTTPScope,
+        headers: Sequence[tuple[bytes, bytes]],
+        principal: Principal,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Have a request handled that was read already: `body` is compared with that of the first time.
+
+        Raises one of NotExecuted.
+        """
         request_id = f"req_{ids.uuid7_bytes().hex()}"
         taken = await self._take(scope, headers, principal, body, request_id, metered=False)
         if isinstance(taken, Kept):
             await replay(send, taken, request_id, metered=False)
         elif taken is None:
-            await app(scope, _again(body, receive), send)
+            await app(scope, receive, send)
         else:
-            async with UnmeteredExecution(self.claims, taken, _again(body, receive), send) as execution:
+            async with UnmeteredExecution(self.claims, taken, receive, send) as execution:
                 await app(scope, execution.receive, execution.send)
 
     async def _take(

@@ -12,6 +12,13 @@ from typing import Any
 import msgspec
 
 from penstock.access.keyring import InvalidKey, KeysUnavailable
+from penstock.adapters.errors import (
+    AdapterRefused,
+    AdapterTooLarge,
+    NoRoom,
+    TooManyUploads,
+    UnknownAdapter,
+)
 from penstock.admission.budgets import BudgetExceeded, BudgetHeld
 from penstock.admission.credit.errors import CreditHeld, CreditUnavailable, DebtLimit, InsufficientCredit, usd
 from penstock.admission.idempotency import errors as idempotency
@@ -133,6 +140,13 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     NotFound: lambda e: Problem(404, "not_found", str(e)),
     Starting: lambda e: Problem(503, "starting", str(e), headers=retry_after(e.retry_after_s)),
     UnknownModel: lambda e: Problem(404, "model_not_found", str(e), "model"),
+    AdapterRefused: lambda e: Problem(400, "adapter_refused", str(e), e.field),
+    AdapterTooLarge: lambda e: Problem(413, "adapter_too_large", str(e), e.field, CLOSE),
+    TooManyUploads: lambda e: Problem(
+        429, "too_many_uploads", str(e), headers=(*retry_after(e.retry_after_s), *CLOSE)
+    ),
+    UnknownAdapter: lambda e: Problem(404, "adapter_not_found", str(e)),
+    NoRoom: lambda e: Problem(507, "no_room", str(e), headers=CLOSE),
     WrongTask: lambda e: Problem(400, "model_task_mismatch", str(e), "model"),
     LimitExceeded: lambda e: Problem(400, "limit_exceeded", str(e), e.param),
     QueueFull: lambda e: Problem(429, "queue_full", str(e), headers=retry_after(e.retry_after_s)),
@@ -205,6 +219,8 @@ class EngineErrorBody(msgspec.Struct):
 
 
 TOO_LONG = re.compile(r"maximum context length|max_model_len|longer than the maximum", re.IGNORECASE)
+ADAPTER_LOST = re.compile(r"LoRA adapter|The model `[0-9a-f]{64}` does not exist")
+"""An engine that cannot find or read what it was asked for by its content: our mistake, not the client's."""
 PROMPT_FIELDS = {Surface.CHAT: "messages", Surface.COMPLETIONS: "prompt", Surface.EMBEDDINGS: "input"}
 """Where each surface has what the model reads."""
 ENGINE_PATH = re.compile(r"^body\.")
@@ -222,6 +238,14 @@ def engine_refusal(surface: Surface, status: int, body: bytes) -> Problem:
         )
     if status >= 500 or not error.message:
         return Problem(502, "engine_failed", "the engine failed; nothing was billed", headers=retry_after(1))
+    if ADAPTER_LOST.search(error.message):
+        return Problem(
+            503,
+            "adapter_not_loaded",
+            "the engine could not load this adapter; nothing was billed, try again shortly",
+            "model",
+            retry_after(5),
+        )
     param = ENGINE_PATH.sub("", error.param) if error.param else None
     if TOO_LONG.search(error.message):
         field = param if param in {"max_tokens", "max_completion_tokens"} else PROMPT_FIELDS[surface]

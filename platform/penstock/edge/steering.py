@@ -34,8 +34,10 @@ def urgency_of(asked: ChatAsked | CompletionsAsked | EmbeddingsAsked) -> Urgency
     return TIERS[tier]
 
 
-def hint_of(asked: ChatAsked | CompletionsAsked | EmbeddingsAsked, whose: str) -> Hint:
-    """Say where a request belongs; `whose` keeps apart those that share no cache.
+def hint_of(
+    asked: ChatAsked | CompletionsAsked | EmbeddingsAsked, whose: str, adapter: str | None = None
+) -> Hint:
+    """Say where a request belongs; `whose` keeps apart those that share no cache, `adapter` is its content.
 
     A conversation keeps its beginning, so that all of its turns belong to the same engine.
     """
@@ -47,7 +49,11 @@ def hint_of(asked: ChatAsked | CompletionsAsked | EmbeddingsAsked, whose: str) -
         digest.update(asked.prompt_cache_key.encode())
     else:
         digest.update(_beginning(asked).encode(errors="surrogatepass"))
-    return Hint(digest.digest(), f"{whose}:{session}".encode()[:64] if session is not None else None)
+    return Hint(
+        digest.digest(),
+        f"{whose}:{session}".encode()[:64] if session is not None else None,
+        bytes.fromhex(adapter) if adapter is not None else None,
+    )
 
 
 def engine_fields(salt: str | None, urgency: Urgency) -> dict[str, Raw]:

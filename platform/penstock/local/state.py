@@ -16,7 +16,7 @@ from penstock.local import problems
 LAYOUT = "penstock state 1\n"
 """Content of the file `layout`, by which a state folder is known as one."""
 
-FOLDERS = ("postgres", "valkey", "journal", "engines", "logs", "metrics", "secrets", "models")
+FOLDERS = ("postgres", "valkey", "journal", "engines", "logs", "metrics", "secrets", "models", "adapters")
 FREE_BYTES_MIN = 256 * 1024 * 1024
 """An empty database is 40 MB; less than this soon stops the ledger in the middle of a commit."""
 

@@ -31,6 +31,11 @@ def by_session(candidates: Sequence[Choice], hint: Hint, dice: random.Random) ->
     return prefer(candidates, hint.session or hint.prefix, hint, dice)
 
 
+def by_adapter(candidates: Sequence[Choice], hint: Hint, dice: random.Random) -> Choice:
+    """Pick the engine that has the adapter: all gateways send it to the same one, unless it is too full."""
+    return prefer(candidates, hint.adapter, hint, dice)
+
+
 def prefer(candidates: Sequence[Choice], key: bytes | None, hint: Hint, dice: random.Random) -> Choice:
     """Pick the first engine in the key's order that is not too full; without a key, any that is less full."""
     if key is None:

@@ -35,6 +35,8 @@ class Hint(msgspec.Struct, frozen=True):
     """A digest of what its prompt begins with, and whose it is."""
     session: bytes | None = None
     """What the client says that belongs together."""
+    adapter: bytes | None = None
+    """The adapter it is for: loading one takes longer than anything else that an engine could remember."""
 
 
 ANYWHERE = Hint()

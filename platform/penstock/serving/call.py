@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from penstock.access.keyring import Principal
+from penstock.adapters.register import Live
 from penstock.admission.credit.charge import Charge
 from penstock.admission.fair_queue import Urgency
 from penstock.routing.policy import ANYWHERE, Hint
@@ -81,3 +82,10 @@ class Call:
     """Whether somebody waits for the answer."""
     told_waiting: bool = False
     """Whether a stream's client wants comments while it waits; a refusal is an event then, after 200."""
+    adapter: Live | None = None
+    """The adapter of the card's model that answers; None: the model itself."""
+
+    @property
+    def model(self) -> str:
+        """What the record and the answer call the model: with an adapter, that and its version as well."""
+        return self.card.id if self.adapter is None else self.adapter.model

@@ -31,6 +31,7 @@ from penstock.serving.way import Way
 from penstock_base import money
 from penstock_billing.errors import JournalError
 from penstock_billing.record import Outcome
+from penstock_engines.adapter_names import NAME_HEADER
 from penstock_engines.client import EngineConnection, EngineGone, post
 
 logger = logging.getLogger(__name__)
@@ -124,9 +125,11 @@ class Conductor:
     async def _run(
         self, call: Call, receive: Receive, send: Send, headers: Headers, opening: Opening
     ) -> None:
-        request = post(
-            call.surface.engine_path, call.body, b"x-request-id: %b\r\n" % call.request_id.encode()
-        )
+        headers_in = b"x-request-id: %b\r\n" % call.request_id.encode()
+        if call.adapter is not None:
+            # The engine knows it by its content alone; the answer is to call it what its owner does.
+            headers_in += b"%b: %b\r\n" % (NAME_HEADER, call.model.encode())
+        request = post(call.surface.engine_path, call.body, headers_in)
         ticket = Ticket(
             call.card.id,
             call.principal.organisation_id,

@@ -19,6 +19,7 @@ from litestar.types import Receive
 from penstock.admission import fair_queue
 from penstock.admission.fair_queue import FairQueue, Urgency
 from penstock.admission.shared_counters import SharedCounters
+from penstock.routing import affinity
 from penstock.routing.directory import Directory, Standing, Target
 from penstock.routing.policies import POLICIES
 from penstock.routing.policy import Hint
@@ -34,6 +35,8 @@ RESERVE_FROM = 8
 """Pools with fewer places keep none; with so many, one."""
 TELL_EVERY_S = 2.0
 """Between two words to a client that wants to see that it waits."""
+ADAPTER_AFFINITY = "adapter_affinity"
+"""How requests for adapters find their engine, whatever the pool's policy is."""
 HOPELESS = {"gone", "off", "unknown"}
 """Standings of a model that waiting does not change."""
 
@@ -277,14 +280,15 @@ class Dispatcher:
     def _seat(self, ticket: Ticket, candidates: list[Target]) -> Slot:
         """Take a place, and let the tenant's counter rise by what the request will surely take."""
         policy = self._directory.settings(ticket.model).policy
-        target = (
-            candidates[0] if len(candidates) == 1 else POLICIES[policy](candidates, ticket.hint, self._dice)
-        )
+        name, choose = policy.value, POLICIES[policy]
+        if ticket.hint.adapter is not None:
+            name, choose = ADAPTER_AFFINITY, affinity.by_adapter
+        target = candidates[0] if len(candidates) == 1 else choose(candidates, ticket.hint, self._dice)
         target.enter(ticket.tokens)
         whose = (ticket.model, ticket.tenant)
         self._held[whose] = self._held.get(whose, 0) + 1
         self._serve(ticket, ticket.tokens)
-        return Slot(ticket, target, ticket.tokens, policy.value, len(candidates))
+        return Slot(ticket, target, ticket.tokens, name, len(candidates))
 
     async def _wait(
         self, ticket: Ticket, queue: FairQueue[Ticket], receive: Receive, wait_max_s: float

@@ -50,7 +50,7 @@ def _chunk(call: Call, choices: list[dict[str, Any]]) -> dict[str, Any]:
         "id": f"{'chatcmpl' if chat else 'cmpl'}-{call.request_id}",
         "object": "chat.completion.chunk" if chat else "text_completion",
         "created": int(time.time()),
-        "model": call.card.id,
+        "model": call.model,
         "choices": choices,
     }
 

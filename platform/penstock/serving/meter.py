@@ -85,7 +85,7 @@ def _record(call: Call, end: Settlement, now_ns: int) -> UsageRecord:
         request_id=call.request_id,
         client_request_id=call.client_request_id,
         surface=call.surface.value,
-        model=call.card.id,
+        model=call.model,
         price_version=call.price.id,
         input_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
@@ -123,7 +123,8 @@ def _record(call: Call, end: Settlement, now_ns: int) -> UsageRecord:
 
 def _show(record: UsageRecord, call: Call, end: Settlement, now_ns: int) -> None:
     """Count the request in the metrics and write its log line."""
-    model, surface = record.model, record.surface
+    # Without the adapter: figures are kept for every model for ever.
+    model, surface = call.card.id, record.surface
     figures = metrics.model_figures(model)
     metrics.requests(surface, model, str(record.status), record.outcome.value).inc()
     metrics.duration(surface, model).observe(record.duration_us / 1e6)
@@ -145,7 +146,7 @@ def _show(record: UsageRecord, call: Call, end: Settlement, now_ns: int) -> None
             organisation_id=record.organisation_id,
             key_id=record.key_id,
             surface=surface,
-            model=model,
+            model=record.model,
             replica=record.replica,
             status=record.status,
             outcome=record.outcome.value,

@@ -194,6 +194,19 @@ def embed_engine(loop_thread: LoopThread, zygote: ZygoteLauncher) -> Iterator[Ru
     yield from keep(EMBED, loop_thread, zygote)
 
 
+@pytest.fixture(scope="session")
+def keep_engine(
+    loop_thread: LoopThread, zygote: ZygoteLauncher
+) -> Callable[[EngineSpec], Iterator[RunningEngine]]:
+    """Keep an engine of another spec, as a fixture of a module's own would."""
+    return lambda spec: keep(spec, loop_thread, zygote)
+
+
+@pytest.fixture(scope="session")
+def chat_settings() -> EngineSpec:
+    return CHAT
+
+
 @pytest.fixture
 def chat_spec() -> EngineSpec:
     return CHAT

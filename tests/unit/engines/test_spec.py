@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,28 @@ def test_an_engine_inherits_neither_secrets_nor_other_settings_of_vllm() -> None
     ours = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "LANG": "C"}
     theirs = {"PENSTOCK_DATABASE_URL": "x", "VLLM_CPU_KVCACHE_SPACE": "4", "AWS_SECRET_ACCESS_KEY": "x"}
     assert inherited_environment(ours | theirs) == ours
+
+
+def test_an_engine_takes_adapters_where_its_card_says_so_and_it_knows_where_they_are() -> None:
+    taking = replace(spec(adapter_rank_max=16, adapters_together=2, adapters_kept=8), adapters=Path("/kept"))
+    made = vllm_arguments(taking, SOCKET, Device.CPU)
+    assert "--enable-lora" in made
+    flags = ("--max-lora-rank", "--max-loras", "--max-cpu-loras")
+    assert [value(made, flag) for flag in flags] == ["16", "2", "8"]
+    environment = vllm_environment(taking, Device.CPU)
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert environment["PENSTOCK_ADAPTERS"] == "/kept"
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        spec(adapter_rank_max=16),
+        replace(spec(), adapters=Path("/kept")),
+        replace(spec(Task.EMBEDDING, adapter_rank_max=16), adapters=Path("/kept")),
+    ],
+)
+def test_an_engine_that_takes_none_cannot_be_given_any(plain: EngineSpec) -> None:
+    assert "--enable-lora" not in vllm_arguments(plain, SOCKET, Device.CPU)
+    environment = vllm_environment(plain, Device.CPU)
+    assert not environment.keys() & {"VLLM_ALLOW_RUNTIME_LORA_UPDATING", "PENSTOCK_ADAPTERS"}

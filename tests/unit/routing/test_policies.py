@@ -83,3 +83,13 @@ def test_a_session_outweighs_the_beginning() -> None:
     session = affinity.by_session(pool, Hint(session=b"s"), dice)
     for n in range(50):
         assert affinity.by_session(pool, Hint(prefix=bytes([n]), session=b"s"), dice) is session
+
+
+def test_an_adapter_goes_to_one_engine_whoever_asks_and_to_the_next_when_that_is_full() -> None:
+    dice = random.Random(1)
+    pool = engines(0, 0, 0, 0)
+    hints = [Hint(prefix=bytes([n]), session=bytes([n]), adapter=b"tone") for n in range(20)]
+    homes = {affinity.by_adapter(pool, hint, dice).id for hint in hints}
+    assert len(homes) == 1
+    next(engine for engine in pool if engine.id in homes).load = 1000.0  # type: ignore[attr-defined]
+    assert affinity.by_adapter(pool, hints[0], dice).id not in homes

@@ -65,6 +65,9 @@ from adapters.version join adapters.adapter on id = adapter_id
 group by digest
 having bool_and(deleted_at is not null) and not bool_and(removed_at is not null)
 
+-- name: is_known
+select exists (select from adapters.version where digest = $1 and removed_at is null)
+
 -- name: is_left
 select not exists (
   select from adapters.version join adapters.adapter on id = adapter_id where digest = $1 and deleted_at is null
