@@ -54,6 +54,7 @@ COLUMNS = {
     "policy": "text",
     "candidates": "int32",
     "pool_version": "int32",
+    "hedged": "bool",
 }
 """Of usage_event, every one, with its kind: a file is the whole truth about its events."""
 SUMMED = (

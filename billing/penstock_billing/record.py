@@ -123,6 +123,8 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Engines with room that the policy chose from."""
     pool_version: Count = 0
     """The version of its pool that the engine ran; 0 is not known."""
+    hedged: bool = False
+    """It was sent to a second engine too, since the first was late; the slower one's work is free."""
 
     def __post_init__(self) -> None:
         if self.cached_tokens > self.input_tokens:

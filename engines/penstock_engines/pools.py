@@ -58,6 +58,13 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Requests that may wait in one gateway."""
     instance_type: str | None = None
     """The slice of hardware that each engine takes whole; by default only what it needs."""
+    hedge_after_ms: Annotated[int, Meta(ge=1, le=600_000)] | None = None
+    """How long an engine may bring no first byte of a stream until a second one is asked as well."""
+
+    @property
+    def hedge_after_s(self) -> float | None:
+        """The same in seconds."""
+        return self.hedge_after_ms / 1000 if self.hedge_after_ms is not None else None
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):

@@ -166,6 +166,8 @@ def _excuse_rest(row: asyncpg.Record, outcome: Outcome, boots: Sequence[EngineBo
         return "its gateway was killed: charged up to its last note"
     if outcome in CUT_SHORT and _died(row, boots):
         return "its engine was killed before it confirmed the abort: charged what it had said"
+    if row["hedged"]:
+        return "hedged: it was at two engines, and the slower one's work is free"
     if row["exchanges"] > 1:
         return "it was tried again: the tries that failed are free"
     return None

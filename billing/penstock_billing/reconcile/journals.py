@@ -107,6 +107,7 @@ def _row(usage: record.UsageRecord, name: str, frame: frames.Frame, shipped: boo
         usage.output_tokens,
         usage.duration_us,
         usage.cost_nano_usd,
+        usage.hedged,
     )
 
 

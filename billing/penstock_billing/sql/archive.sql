@@ -32,7 +32,7 @@ select
   event_id, ended_at, organisation_id, project_id, key_id, request_id, client_request_id, surface, model, price_version,
   input_tokens, cached_tokens, output_tokens, reasoning_tokens, outcome, status, streamed, queue_us, first_token_us,
   duration_us, replica, cost_nano_usd, ledger_transaction_id, images, audio_ms, documents, batch, endpoint, funding,
-  wallet_project_id, admit_us, wait_us, wake_us, retries, policy, candidates, pool_version
+  wallet_project_id, admit_us, wait_us, wake_us, retries, policy, candidates, pool_version, hedged
 from billing.usage_event
 where ended_at >= $1 and ended_at < $2
 order by ended_at, event_id

@@ -7,7 +7,7 @@ create temporary table reconcile_record (
   journal text, begins bigint, ends bigint, shipped boolean, event_id uuid, ended_at timestamptz,
   organisation_id bigint, project_id bigint, key_id text, request_id text, model text, price_version bigint,
   outcome text, endpoint text, replica text, input_tokens bigint, cached_tokens bigint, output_tokens bigint,
-  duration_us bigint, cost_nano_usd bigint
+  duration_us bigint, cost_nano_usd bigint, hedged boolean
 ) on commit drop
 
 -- name: stage_work
@@ -82,11 +82,11 @@ with counted as (
   ) as last
   group by request_id
 ), charged as (
-  select request_id, outcome, input_tokens, cached_tokens, output_tokens
+  select request_id, outcome, hedged, input_tokens, cached_tokens, output_tokens
   from billing.usage_event
   where ended_at >= $1::timestamptz - interval '1 day' and ended_at < $2::timestamptz + interval '1 day'
   union all
-  select request_id, outcome, input_tokens, cached_tokens, output_tokens
+  select request_id, outcome, hedged, input_tokens, cached_tokens, output_tokens
   from reconcile_record
   where not shipped
 )
@@ -95,7 +95,7 @@ select
   timestamptz 'epoch' + counted.ended_ms * interval '1 millisecond' as counted_at,
   counted.input_tokens as counted_input, counted.cached_tokens as counted_cached,
   counted.output_tokens as counted_output,
-  charged.outcome, charged.input_tokens, charged.cached_tokens, charged.output_tokens,
+  charged.outcome, charged.hedged, charged.input_tokens, charged.cached_tokens, charged.output_tokens,
   unrecorded.reason as unrecorded
 from counted
 left join charged using (request_id)

@@ -36,7 +36,8 @@ create temporary table if not exists usage_stage (
   retries           integer,
   policy            text,
   candidates        integer,
-  pool_version      integer
+  pool_version      integer,
+  hedged            boolean
 ) on commit delete rows
 
 -- name: add_cursor
@@ -67,7 +68,7 @@ with added as (
     price_version, input_tokens, cached_tokens, output_tokens, reasoning_tokens, outcome, status, streamed,
     queue_us, first_token_us, duration_us, replica, cost_nano_usd, ledger_transaction_id,
     images, audio_ms, documents, batch, endpoint, funding, wallet_project_id,
-    admit_us, wait_us, wake_us, retries, policy, candidates, pool_version
+    admit_us, wait_us, wake_us, retries, policy, candidates, pool_version, hedged
   )
   select
     event_id, timestamptz 'epoch' + ended_ms * interval '1 millisecond', organisation_id, project_id, key_id,
@@ -75,7 +76,7 @@ with added as (
     reasoning_tokens, outcome, status, streamed, queue_us, first_token_us, duration_us, replica,
     cost_nano_usd, case when cost_nano_usd <> 0 then $1::bigint end,
     images, audio_ms, documents, batch, endpoint, funding, wallet_project_id,
-    admit_us, wait_us, wake_us, retries, policy, candidates, pool_version
+    admit_us, wait_us, wake_us, retries, policy, candidates, pool_version, hedged
   from usage_stage
   -- Of days whose events are in a file there are the ids to tell what comes again; other records skip the look.
   where timestamptz 'epoch' + ended_ms * interval '1 millisecond' >= (

@@ -34,8 +34,9 @@ from penstock.endpoints.book import EndpointBook
 from penstock.endpoints.serverless import Live
 from penstock.observe import metrics
 from penstock.routing.directory import Directory
+from penstock.serving.attempt import MeteringFailed
 from penstock.serving.call import Call, Surface, UsageView
-from penstock.serving.conduct import AlreadyBegun, Conductor, MeteringFailed
+from penstock.serving.conduct import AlreadyBegun, Conductor
 from penstock.serving.dispatch import ClientGone
 from penstock_base import ids
 from penstock_billing.journal import Journal

@@ -37,8 +37,8 @@ from penstock.edge.refusals import (
 )
 from penstock.endpoints.book import EndpointSuspended, WrongEndpoint
 from penstock.endpoints.serverless import UnknownEndpoint
+from penstock.serving.attempt import EngineFailed, EngineRefused, MeteringFailed
 from penstock.serving.call import Surface
-from penstock.serving.conduct import EngineFailed, EngineRefused, MeteringFailed
 from penstock.serving.dispatch import NotServed, QueueFull
 
 Headers = list[tuple[bytes, bytes]]

@@ -42,6 +42,11 @@ BREAKERS_OPENED = Counter(
     "Times that a gateway left an engine alone for a while since requests failed there",
     ["model"],
 )
+HEDGED = Counter(
+    "penstock_hedged_requests",
+    "Requests that were sent to a second engine since the first was late, by which of them answered first",
+    ["model", "winner"],
+)
 IDEMPOTENCY = Counter(
     "penstock_idempotency_requests",
     "Requests with an Idempotency-Key or an SDK's retry id, by what became of them",

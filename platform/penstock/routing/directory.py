@@ -122,6 +122,9 @@ class Directory:
         for registered in listed:
             known = self._targets.get(registered.id)
             if known is not None and known.registered.socket == registered.socket:
+                if not known.ready and registered.state == "ready":
+                    # Its keeper had a real answer of it: it need not be tried first.
+                    known.breaker.worked()
                 known.registered = registered
                 targets[registered.id] = known
             else:

@@ -1,7 +1,7 @@
 """Conducting one request: choose an engine, run it there, relay the answer, meter it, settle.
 
-Everything that can go wrong before the first byte is an error for the edge to put into words; after it, the
-stream itself says so. On every way out there is exactly one settlement.
+Everything that can go wrong before the first byte is an error for the edge to put into words, or is tried at
+another engine; after it, the stream itself says so. On every way out there is exactly one settlement.
 """
 
 from __future__ import annotations
@@ -9,27 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import NoReturn
+from collections import defaultdict
 
 import msgspec
 from litestar.types import Receive, Send
 
 from penstock.observe import metrics
 from penstock.routing.directory import Target
-from penstock.serving import last_events, receipts
+from penstock.serving import attempt as attempts
+from penstock.serving import receipts
 from penstock.serving import way as ways
-from penstock.serving.call import Call, Surface
-from penstock.serving.dispatch import ClientGone, Dispatcher, Slot, Ticket
+from penstock.serving.attempt import OUTCOMES, OWN_ERROR, Attempt, EngineFailed, Failed
+from penstock.serving.call import Call
+from penstock.serving.dispatch import ClientGone, Dispatcher, NotServed, Slot, Ticket
+from penstock.serving.hedging import Budget, Race
 from penstock.serving.load import FirstTokens
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.notes import Notes
 from penstock.serving.opening import Opening
-from penstock.serving.relay import Ending, Headers, Patience, Relay, StreamRelay, WholeRelay
-from penstock.serving.usage import NOTHING, EngineUsage
+from penstock.serving.relay import Ending, Headers, Patience, StreamRelay, WholeRelay
+from penstock.serving.usage import NOTHING
 from penstock.serving.watch import Watch
 from penstock.serving.way import Way
-from penstock_base import money
-from penstock_billing.errors import JournalError
 from penstock_billing.record import Outcome
 from penstock_engines.adapter_names import NAME_HEADER
 from penstock_engines.client import EngineConnection, EngineGone, post
@@ -37,56 +38,14 @@ from penstock_engines.client import EngineConnection, EngineGone, post
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_MAX = 3
-END_S = 30.0
-"""How long a client may take to let the end of its stream leave."""
+"""Engines that a request may fail at: it may be what they fail of."""
 BYTES_PER_TOKEN = 4
 """Of a request's body, roughly: what it is counted as in the queue until the engine has counted."""
 
-OUTCOMES = {
-    Ending.FINISHED: Outcome.DONE,
-    Ending.CLIENT_GONE: Outcome.CLIENT_GONE,
-    Ending.CREDIT_ENDED: Outcome.CREDIT_ENDED,
-    Ending.STALLED: Outcome.STALLED,
-    Ending.BROKEN: Outcome.ENGINE_FAILED,
-    Ending.UNREACHED: Outcome.ENGINE_FAILED,
-}
 CUT_SHORT = frozenset({Ending.CLIENT_GONE, Ending.CREDIT_ENDED})
 """The engine was told to stop, and its receipt says how much it had made until it did."""
-ENGINES_FAULT = frozenset({Ending.STALLED, Ending.BROKEN})
-"""Such an ending counts against the engine; UNREACHED does as well, when no other connection does better."""
 NOBODY_THERE = (ConnectionRefusedError, FileNotFoundError)
 """Of an engine's socket: its process is gone. Other errors may be those of a busy moment."""
-FAILURES = {
-    Outcome.ENGINE_FAILED: "the engine failed before the answer was complete; nothing is billed",
-    Outcome.STALLED: "the engine stopped making progress; nothing is billed",
-}
-STATUSES = {
-    Outcome.DONE: 200,
-    Outcome.CLIENT_GONE: 499,
-    Outcome.CREDIT_ENDED: 402,
-    Outcome.ENGINE_FAILED: 502,
-    Outcome.STALLED: 504,
-    Outcome.SHUTDOWN: 503,
-}
-"""What a client is told, or would have been; 499 is nginx' word for one that left."""
-
-
-class EngineRefused(Exception):
-    """The engine would not do this request; `body` is its own explanation."""
-
-    def __init__(self, surface: Surface, status: int, body: bytes) -> None:
-        super().__init__(f"the engine answered {status}")
-        self.surface = surface
-        self.status = status
-        self.body = body
-
-
-class EngineFailed(Exception):
-    """The engine was lost, or gave no usable answer, before anything was sent; nothing is billed."""
-
-
-class MeteringFailed(Exception):
-    """The usage could not be recorded, so the answer may not be given; nothing is billed."""
 
 
 class AlreadyBegun(Exception):
@@ -103,6 +62,7 @@ class Conductor:
         self._meter = meter
         self._patience = patience
         self._first_tokens = first_tokens
+        self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
 
     async def run(self, call: Call, receive: Receive, send: Send, headers: Headers) -> None:
         """Answer the call completely.
@@ -144,37 +104,42 @@ class Conductor:
         if slot.waited_s:
             headers = [*headers, *ways.headers(slot)]
         in_flight = metrics.model_figures(call.card.id).in_flight
-        tried: list[Target] = []
+        failures: list[Failed] = []
         while True:
             in_flight.inc()
-            absent = False
             try:
-                if await self._run_at(slot, call, request, receive, send, headers, opening):
-                    return
-            except EngineGone as gone:
-                logger.warning("engine unreachable", extra={"replica": slot.target.id, "reason": str(gone)})
-                absent = isinstance(gone.__cause__, NOBODY_THERE)
+                failed = await self._run_at(slot, call, request, receive, send, headers, opening)
             finally:
                 self._dispatcher.release(slot)
                 in_flight.dec()
-            self._failed(slot.target, surely=absent)
-            tried.append(slot.target)
-            again = self._dispatcher.retry(slot, tried) if len(tried) < ATTEMPTS_MAX else None
+            if failed is None:
+                for earlier in failures:
+                    if earlier.doubted:
+                        self._failed(earlier.target)
+                return
+            failures.append(failed)
+            again = await self._again(slot, failures, receive)
             if again is None:
-                self._give_up(call, slot, opening)
+                await failed.give_up()
+                return
             slot = again
 
-    def _give_up(self, call: Call, last: Slot, opening: Opening) -> NoReturn:
-        """Record that no engine answered: a request that reached one ends in a record, however it ends."""
-        lost = Settlement(
-            Outcome.ENGINE_FAILED,
-            200 if opening.begun else 502,
-            NOTHING,
-            ways.of(call, last, time.perf_counter_ns()),
-            first_data_ns=0,
+    async def _again(self, slot: Slot, failures: list[Failed], receive: Receive) -> Slot | None:
+        """Another engine for a call whose client has no byte yet; None where it is to be given up."""
+        failed = failures[-1]
+        logger.warning(
+            "a request is tried elsewhere if it can be",
+            extra={"replica": failed.target.id, "reason": failed.ending.value},
         )
-        _record(self._meter, call, lost)
-        raise EngineFailed("no engine answered; nothing was billed, try again")
+        if len(failures) >= ATTEMPTS_MAX:
+            return None
+        slot.ticket.tried.append(failed.target)
+        if (again := self._dispatcher.retry(slot)) is not None or not failed.lost:
+            return again
+        try:
+            return await self._dispatcher.wait_again(slot, receive)
+        except (NotServed, ClientGone):
+            return None
 
     async def _run_at(
         self,
@@ -185,17 +150,25 @@ class Conductor:
         send: Send,
         headers: Headers,
         opening: Opening,
-    ) -> bool:
-        """Run the call at one engine; False when it never answered and another may be tried."""
+    ) -> Failed | None:
+        """Run the call at one engine; None when it is over."""
         address = slot.target.address
         kept = address.idle()
-        if kept is not None and await self._run_on(
-            kept, slot, call, request, receive, send, headers, opening
-        ):
-            return True
+        if kept is not None:
+            failed = await self._run_on(kept, slot, call, request, receive, send, headers, opening)
+            if failed is None or failed.ending is not Ending.UNREACHED:
+                return failed
         # The engine may have closed a kept connection just then; a new one tells whether it is there.
-        fresh = await address.connect()
-        return await self._run_on(fresh, slot, call, request, receive, send, headers, opening)
+        try:
+            fresh = await address.connect()
+        except EngineGone as gone:
+            logger.warning("engine unreachable", extra={"replica": slot.target.id, "reason": str(gone)})
+            self._failed(slot.target, surely=isinstance(gone.__cause__, NOBODY_THERE))
+            return self._unreached(call, slot, opening)
+        failed = await self._run_on(fresh, slot, call, request, receive, send, headers, opening)
+        if failed is not None and failed.ending is Ending.UNREACHED:
+            self._failed(slot.target)
+        return failed
 
     async def _run_on(
         self,
@@ -207,8 +180,61 @@ class Conductor:
         send: Send,
         headers: Headers,
         opening: Opening,
-    ) -> bool:
-        """Run the call on one connection; False when no byte of an answer came."""
+    ) -> Failed | None:
+        """Run the call on one connection; None when it is over."""
+        attempt = self._send(connection, slot, call, request, send, headers, opening)
+        race = None
+        if slot.hedge_after_s is not None and call.streamed:
+            race = self._race(attempt, slot.hedge_after_s, request, send, headers, opening)
+        # Until the relay tells how it ended, a cancellation is the server giving up waiting for us.
+        outcome, usage = Outcome.SHUTDOWN, None
+        try:
+            ending = await (attempt.relay.run(receive) if race is None else race.run(receive))
+            attempt = attempt if race is None else race.ahead
+            relay, target = attempt.relay, attempt.slot.target
+            if ending is Ending.UNREACHED:
+                return self._unreached(call, attempt.slot, opening)
+            self._judge(attempt, ending)
+            if ending is Ending.REFUSED:
+                if not attempt.failed_early(ending):
+                    await attempt.refuse()
+                doubted = relay.status == OWN_ERROR
+                return Failed(target, ending, lost=False, give_up=attempt.refuse, doubted=doubted)
+            outcome = OUTCOMES[ending]
+            if attempt.watch is not None and attempt.watch.receipt is not None:
+                usage = await attempt.watch.receipt
+            elif ending in CUT_SHORT:
+                usage = await receipts.fetch(target.address, call.request_id)
+        except asyncio.CancelledError:
+            attempt = attempt if race is None else race.ahead
+            attempt.slot.target.breaker.undecided()
+            attempt.settle(outcome, usage)
+            raise
+        finally:
+            if race is not None and race.ahead.slot is not slot:
+                self._dispatcher.release(race.ahead.slot)
+
+        async def conclude() -> None:
+            if isinstance(relay, StreamRelay):
+                relay.begun |= opening.begun
+            await attempts.end(attempt, outcome, usage, send, headers)
+
+        if attempt.failed_early(ending):
+            return Failed(target, ending, lost=relay.lost, give_up=conclude, doubted=not relay.lost)
+        await conclude()
+        return None
+
+    def _send(
+        self,
+        connection: EngineConnection,
+        slot: Slot,
+        call: Call,
+        request: bytes,
+        send: Send,
+        headers: Headers,
+        opening: Opening,
+    ) -> Attempt:
+        """Send the call to an engine."""
         sent_ns = time.perf_counter_ns()
         way = ways.of(call, slot, sent_ns)
         watch = self._watch(call, slot, way) if call.streamed else None
@@ -219,51 +245,82 @@ class Conductor:
         )
         if isinstance(relay, StreamRelay):
             relay.begun = opening.begun
-        attempt = Attempt(self._meter, self._dispatcher, call, slot, relay, way, sent_ns)
-        relay.on_first_data = lambda: self._first_data(call, slot, attempt)
+        attempt = Attempt(self._meter, self._dispatcher, call, slot, relay, watch, way, sent_ns)
+        relay.on_first_data = lambda: self._first_data(attempt)
         connection.send(request, relay)
-        # Until the relay tells how it ended, a cancellation is the server giving up waiting for us.
-        outcome, usage = Outcome.SHUTDOWN, None
-        try:
-            ending = await relay.run(receive)
-            if ending is Ending.UNREACHED:
-                return False
-            self._judge(slot.target, attempt, ending)
-            if ending is Ending.REFUSED:
-                raise EngineRefused(call.surface, relay.status, b"".join(relay.body))
-            outcome = OUTCOMES[ending]
-            if watch is not None and watch.receipt is not None:
-                usage = await watch.receipt
-            elif ending in CUT_SHORT:
-                usage = await receipts.fetch(slot.target.address, call.request_id)
-        except asyncio.CancelledError:
-            slot.target.breaker.undecided()
-            attempt.settle(outcome, usage)
-            raise
-        if isinstance(relay, StreamRelay):
-            await _end_stream(attempt, relay, outcome, usage, send)
-        else:
-            await _end_whole(attempt, outcome, usage, send, headers)
-        return True
+        return attempt
 
-    def _judge(self, target: Target, attempt: Attempt, ending: Ending) -> None:
+    def _race(
+        self,
+        first: Attempt,
+        after_s: float,
+        request: bytes,
+        send: Send,
+        headers: Headers,
+        opening: Opening,
+    ) -> Race:
+        """Have a second engine asked too, should the first be late."""
+
+        async def second(attempt: Attempt) -> Attempt | None:
+            slot = self._dispatcher.beside(attempt.slot)
+            if slot is None:
+                return None
+            try:
+                connection = await slot.target.address.connect()
+            except EngineGone as gone:
+                self._failed(slot.target, surely=isinstance(gone.__cause__, NOBODY_THERE))
+                connection = None
+            except BaseException:
+                self._dispatcher.give_back(slot)
+                raise
+            if connection is None or attempt.relay.ended or attempt.relay.first_data_ns:
+                self._dispatcher.give_back(slot)
+                return None
+            attempt.way = msgspec.structs.replace(attempt.way, hedged=True)
+            return self._send(connection, slot, attempt.call, request, send, headers, opening)
+
+        def dropped(attempt: Attempt, ending: Ending) -> None:
+            self._judge(attempt, ending)
+            if ending is not Ending.OUTRUN:
+                attempt.slot.ticket.tried.append(attempt.slot.target)
+
+        budget = self._budgets[first.call.card.id]
+        return Race(first, after_s, budget, second, dropped)
+
+    def _unreached(self, call: Call, slot: Slot, opening: Opening) -> Failed:
+        """No byte of an answer came."""
+
+        async def give_up() -> None:
+            # A request that reached an engine ends in a record, however it ends.
+            way = ways.of(call, slot, time.perf_counter_ns())
+            status = 200 if opening.begun else 502
+            lost = Settlement(Outcome.ENGINE_FAILED, status, NOTHING, way, first_data_ns=0)
+            attempts.record(self._meter, call, lost)
+            raise EngineFailed("no engine answered; nothing was billed, try again")
+
+        return Failed(slot.target, Ending.UNREACHED, lost=True, give_up=give_up)
+
+    def _judge(self, attempt: Attempt, ending: Ending) -> None:
         """Tell an engine's breaker what an ending says of it."""
+        target = attempt.slot.target
         if ending is Ending.FINISHED:
             target.breaker.worked()
-        elif ending in ENGINES_FAULT or self._given_up(attempt, ending):
+        elif self._at_fault(attempt, ending):
             self._failed(target)
         else:
             target.breaker.undecided()
 
-    def _given_up(self, attempt: Attempt, ending: Ending) -> bool:
-        """Whether a client left a stream that had brought nothing for as long as a stall may last."""
-        waited_s = (time.perf_counter_ns() - attempt.sent_ns) / 1e9
-        return (
-            ending is Ending.CLIENT_GONE
-            and attempt.call.streamed
-            and not attempt.relay.first_data_ns
-            and waited_s >= self._patience.stall_s
-        )
+    def _at_fault(self, attempt: Attempt, ending: Ending) -> bool:
+        """Whether an ending is the engine's fault, whatever the request was."""
+        relay = attempt.relay
+        if ending is Ending.REFUSED:
+            return relay.status in attempts.BUSY
+        if ending is Ending.BROKEN:
+            return attempt.wrote or relay.lost
+        if ending is Ending.CLIENT_GONE and attempt.call.streamed and not relay.first_data_ns:
+            # Clients lose patience before we do: with one that waited so long in vain, we did.
+            return (time.perf_counter_ns() - attempt.sent_ns) / 1e9 >= self._patience.stall_s
+        return ending in {Ending.STALLED, Ending.UNREACHED}
 
     def _failed(self, target: Target, *, surely: bool = False) -> None:
         """Count an engine's failure."""
@@ -276,119 +333,14 @@ class Conductor:
         notes = Notes(self._meter, call, slot.target, way) if call.noted else None
         return Watch(call, self._dispatcher, slot, notes)
 
-    def _first_data(self, call: Call, slot: Slot, attempt: Attempt) -> None:
+    def _first_data(self, attempt: Attempt) -> None:
         """An engine began to answer: its window learns how long that took."""
         now_ns = attempt.relay.first_data_ns
-        target = slot.target
+        call, target = attempt.call, attempt.slot.target
         if call.streamed:
             # A whole answer comes at its end: how long that took says nothing of waiting.
             took_s = (now_ns - attempt.sent_ns) / 1e9
             target.window.first_token(took_s, target.in_flight, time.monotonic())
             # A start's seconds are none that more engines would save.
-            self._first_tokens.note(call.card.id, (now_ns - call.started_ns) / 1e9 - slot.wake_s)
-
-
-class Attempt:
-    """A call at one engine, to be settled exactly once."""
-
-    __slots__ = ("call", "dispatcher", "meter", "relay", "sent_ns", "slot", "way")
-
-    def __init__(
-        self,
-        meter: Meter,
-        dispatcher: Dispatcher,
-        call: Call,
-        slot: Slot,
-        relay: Relay,
-        way: Way,
-        sent_ns: int,
-    ) -> None:
-        self.meter = meter
-        self.dispatcher = dispatcher
-        self.call = call
-        self.slot = slot
-        self.relay = relay
-        self.way = way
-        self.sent_ns = sent_ns
-
-    def settle(self, outcome: Outcome, receipt: EngineUsage | None) -> tuple[Outcome, int]:
-        """Record the end: how it finally counts, and the cost in nano-dollars; raises MeteringFailed."""
-        usage = _usage(self.relay)
-        if receipt is not None:
-            usage = receipt.with_reasoning_of(usage)
-        self.dispatcher.charge(self.slot, usage or NOTHING)
-        # No prompt has no tokens: an engine that says so has not counted.
-        if outcome is Outcome.DONE and (usage is None or not usage.prompt_tokens):
-            logger.error("answer without a token count", extra={"replica": self.slot.target.id})
-            outcome = Outcome.ENGINE_FAILED
-        begun = isinstance(self.relay, StreamRelay) and self.relay.begun
-        end = Settlement(
-            outcome,
-            200 if begun else STATUSES[outcome],
-            usage or NOTHING,
-            self.way,
-            first_data_ns=self.relay.first_data_ns,
-        )
-        return outcome, _record(self.meter, self.call, end)
-
-
-def _record(meter: Meter, call: Call, end: Settlement) -> int:
-    """Write the record; its cost in nano-dollars. Raises MeteringFailed."""
-    try:
-        return meter.settle(call, end).cost_nano_usd
-    except JournalError as error:
-        logger.exception("usage could not be recorded", extra={"request_id": call.request_id})
-        raise MeteringFailed("usage cannot be recorded right now; nothing is billed") from error
-
-
-async def _end_stream(
-    attempt: Attempt, relay: StreamRelay, outcome: Outcome, receipt: EngineUsage | None, send: Send
-) -> None:
-    """Settle, then let the last bytes go: `[DONE]`, or what went wrong instead."""
-    try:
-        outcome, _ = attempt.settle(outcome, receipt)
-        failure = FAILURES.get(outcome)
-    except MeteringFailed as error:
-        if not relay.begun:
-            raise
-        failure = str(error)
-    if outcome is Outcome.CLIENT_GONE:
-        return
-    if failure is not None and not relay.begun:
-        raise EngineFailed(failure)
-    if not relay.begun:
-        await send({"type": "http.response.start", "status": 200, "headers": relay.headers})
-    if outcome is Outcome.CREDIT_ENDED and failure is None:
-        last = last_events.credit_ended(attempt.call, receipt or _usage(relay) or NOTHING)
-    else:
-        last = relay.events.held if failure is None else last_events.failed(failure)
-    try:
-        async with asyncio.timeout(END_S):
-            await send({"type": "http.response.body", "body": last, "more_body": False})
-    except TimeoutError:
-        # All is settled; who reads nothing does not keep a place at the engine. The server hangs up.
-        logger.info("a client did not read the end", extra={"request_id": attempt.call.request_id})
-
-
-async def _end_whole(
-    attempt: Attempt, outcome: Outcome, receipt: EngineUsage | None, send: Send, headers: Headers
-) -> None:
-    """Settle, then answer, with the cost in a header."""
-    outcome, cost_nano_usd = attempt.settle(outcome, receipt)
-    if outcome is Outcome.CLIENT_GONE:
-        return
-    if outcome is not Outcome.DONE:
-        raise EngineFailed(FAILURES[outcome])
-    body = b"".join(attempt.relay.body)
-    cost = (b"x-penstock-cost-usd", money.nano_to_usd(cost_nano_usd).encode())
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": 200, "headers": [*headers, length, cost]})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _usage(relay: Relay) -> EngineUsage | None:
-    """What the relay read, if it makes sense."""
-    try:
-        return relay.usage()
-    except (ValueError, msgspec.MsgspecError):
-        return None
+            waited_s = (now_ns - call.started_ns) / 1e9 - attempt.slot.wake_s
+            self._first_tokens.note(call.card.id, waited_s)

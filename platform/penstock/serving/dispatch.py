@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from litestar.types import Receive
@@ -80,12 +80,14 @@ class Ticket:
     """time.perf_counter_ns() when it was let in."""
     tell: Callable[[float, Standing], Awaitable[None]] | None = None
     """Told every TELL_EVERY_S while it waits: for how many seconds so far, and how the model stands."""
+    tried: list[Target] = field(default_factory=list)
+    """Engines that failed it."""
     turn: asyncio.Future[Slot] | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place at an engine, to be given back exactly once."""
+    """A place at an engine, to be given back once; more often does nothing."""
 
     ticket: Ticket
     target: Target
@@ -100,6 +102,11 @@ class Slot:
     """How much of it no engine was ready."""
     retries: int = 0
     """How many engines failed it before this one."""
+    hedge_after_s: float | None = None
+    """How long its engine may bring nothing until a second one is asked as well; None: for ever."""
+    hedges: bool = False
+    """Whether it is the second engine's."""
+    released: bool = False
 
 
 class Dispatcher:
@@ -157,36 +164,49 @@ class Dispatcher:
         if not len(queue) and (candidates := self._open_to(ticket)):
             queue.pass_by(ticket.tenant, weight=ticket.weight, urgency=ticket.urgency)
             return self._seat(ticket, candidates)
-        began_s = self._clock()
         settings = self._directory.settings(ticket.model)
-        waking = not self._directory.has_ready(ticket.model)
-        if waking:
-            standing = self._directory.standing(ticket.model)
-            if standing.state in HOPELESS:
-                raise NotServed(ticket.model, 0, standing)
-            self._asleep.add(ticket.model)
-            self._wanted(ticket.model)
         if not queue.has_room(ticket.tenant, settings.waiting_max):
             waiting = queue.waiting(ticket.tenant)
             raise QueueFull(
                 ticket.model, f"{waiting} requests of yours and {len(queue)} in all wait already", 1
             )
-        slot = await self._wait(ticket, queue, receive, settings.wait_max_s)
-        now_s = self._clock()
-        slot.waited_s = now_s - began_s
-        if waking:
-            slot.wake_s = min(max(self._woken_s.get(ticket.model, now_s) - began_s, 0.0), slot.waited_s)
-        return slot
+        return await self._turn(ticket, receive, settings.wait_max_s)
 
-    def retry(self, slot: Slot, tried: list[Target]) -> Slot | None:
-        """Get a place at an engine that was not tried yet, now or never, for a request whose slot failed."""
+    def retry(self, slot: Slot) -> Slot | None:
+        """Get a place at an engine that has not failed the request, which its ticket tells; now or never."""
         self.charge(slot, NOTHING)
+        tried = slot.ticket.tried
         candidates = [target for target in self._open(slot.ticket.model) if target not in tried]
+        return _after(slot, self._seat(slot.ticket, candidates)) if candidates else None
+
+    def beside(self, slot: Slot) -> Slot | None:
+        """Get a place at a second engine for a request; None where others wait or none has room."""
+        ticket = slot.ticket
+        candidates, spare, _ = self._room(ticket.model)
+        if spare <= 0 or len(self._queue(ticket.model)):
+            return None
+        candidates = [
+            each
+            for each in candidates
+            if each is not slot.target and each not in ticket.tried and not each.breaker.opened
+        ]
         if not candidates:
             return None
-        again = self._seat(slot.ticket, candidates)
-        again.waited_s, again.wake_s, again.retries = slot.waited_s, slot.wake_s, slot.retries + 1
-        return again
+        second = self._seat(ticket, candidates)
+        second.waited_s, second.wake_s, second.retries = slot.waited_s, slot.wake_s, slot.retries
+        second.hedges = True
+        return second
+
+    async def wait_again(self, slot: Slot, receive: Receive) -> Slot:
+        """Wait for a place once more, for a request whose engine was lost and that no other has room for.
+
+        What it waited before counts. Raises NotServed and ClientGone, as `acquire`.
+        """
+        model = slot.ticket.model
+        left_s = self._directory.settings(model).wait_max_s - slot.waited_s
+        if left_s <= 0:
+            raise NotServed(model, slot.waited_s, self._directory.standing(model))
+        return _after(slot, await self._turn(slot.ticket, receive, left_s))
 
     def charge(self, slot: Slot, usage: EngineUsage) -> None:
         """Count what a request has taken so far, as the engine counts it: the counts that are billed."""
@@ -197,6 +217,9 @@ class Dispatcher:
 
     def release(self, slot: Slot) -> None:
         """Give the place back; whoever is next takes it."""
+        if slot.released:
+            return
+        slot.released = True
         slot.target.leave(slot.ticket.tokens)
         whose = (slot.ticket.model, slot.ticket.tenant)
         left = self._held[whose] - 1
@@ -205,6 +228,11 @@ class Dispatcher:
         else:
             del self._held[whose]
         self.fill(slot.ticket.model)
+
+    def give_back(self, slot: Slot) -> None:
+        """Give a place back that was of no use: what it would have taken is not counted."""
+        self.charge(slot, NOTHING)
+        self.release(slot)
 
     def fill(self, model: str) -> None:
         """Send those who wait, as far as there is room: called when there may be more of it."""
@@ -279,21 +307,40 @@ class Dispatcher:
 
     def _seat(self, ticket: Ticket, candidates: list[Target]) -> Slot:
         """Take a place, and let the tenant's counter rise by what the request will surely take."""
-        policy = self._directory.settings(ticket.model).policy
-        name, choose = policy.value, POLICIES[policy]
+        settings = self._directory.settings(ticket.model)
+        name, choose = settings.policy.value, POLICIES[settings.policy]
         if ticket.hint.adapter is not None:
             name, choose = ADAPTER_AFFINITY, affinity.by_adapter
+        if ticket.tried:
+            candidates = [each for each in candidates if each not in ticket.tried] or candidates
         target = candidates[0] if len(candidates) == 1 else choose(candidates, ticket.hint, self._dice)
         target.enter(ticket.tokens)
         whose = (ticket.model, ticket.tenant)
         self._held[whose] = self._held.get(whose, 0) + 1
         self._serve(ticket, ticket.tokens)
-        return Slot(ticket, target, ticket.tokens, name, len(candidates))
+        count, after_s = len(candidates), settings.hedge_after_s
+        return Slot(ticket, target, ticket.tokens, name, count, hedge_after_s=after_s)
 
-    async def _wait(
-        self, ticket: Ticket, queue: FairQueue[Ticket], receive: Receive, wait_max_s: float
-    ) -> Slot:
+    async def _turn(self, ticket: Ticket, receive: Receive, wait_max_s: float) -> Slot:
+        """Wait for the turn, and know afterwards how long it took, and how much of it to wake the model."""
+        began_s = self._clock()
+        waking = not self._directory.has_ready(ticket.model)
+        if waking:
+            standing = self._directory.standing(ticket.model)
+            if standing.state in HOPELESS:
+                raise NotServed(ticket.model, 0, standing)
+            self._asleep.add(ticket.model)
+            self._wanted(ticket.model)
+        slot = await self._wait(ticket, receive, wait_max_s)
+        now_s = self._clock()
+        slot.waited_s = now_s - began_s
+        if waking:
+            slot.wake_s = min(max(self._woken_s.get(ticket.model, now_s) - began_s, 0.0), slot.waited_s)
+        return slot
+
+    async def _wait(self, ticket: Ticket, receive: Receive, wait_max_s: float) -> Slot:
         """Wait for the turn; whatever else happens first, the ticket is out of the queue afterwards."""
+        queue = self._queue(ticket.model)
         turn: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
         ticket.turn = turn
         queue.push(ticket.tenant, ticket, weight=ticket.weight, urgency=ticket.urgency)
@@ -313,8 +360,7 @@ class Dispatcher:
                 raise NotServed(ticket.model, wait_max_s, self._directory.standing(ticket.model))
         except BaseException:
             if turn.done():
-                self.charge(turn.result(), NOTHING)
-                self.release(turn.result())
+                self.give_back(turn.result())
             else:
                 turn.cancel()
                 queue.remove(ticket.tenant, ticket)
@@ -340,6 +386,14 @@ class Dispatcher:
             if done:
                 return
             await tell(loop.time() - began_s, self._directory.standing(ticket.model))
+
+
+def _after(slot: Slot, again: Slot) -> Slot:
+    """Let a request's next place know of the time before it."""
+    again.waited_s += slot.waited_s
+    again.wake_s += slot.wake_s
+    again.retries = slot.retries + 1
+    return again
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -118,6 +118,7 @@ def _record(call: Call, end: Settlement, now_ns: int) -> UsageRecord:
         policy=way.policy,
         candidates=way.candidates,
         pool_version=way.pool_version,
+        hedged=way.hedged,
     )
 
 

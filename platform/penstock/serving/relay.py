@@ -42,6 +42,7 @@ class Ending(Enum):
     STALLED = "the engine brought nothing for too long"
     CLIENT_GONE = "the client left"
     CREDIT_ENDED = "the checkpoint said that there is no credit for more"
+    OUTRUN = "another engine was asked as well, and answered first"
 
 
 class Patience:
@@ -75,6 +76,8 @@ class Relay:
         """time.perf_counter_ns() of the first body byte; 0 before."""
         self.on_first_data: Callable[[], None] | None = None
         """Told when the first byte of an answer (not of a refusal) came."""
+        self.lost = False
+        """The connection broke; the engine may be gone."""
 
     async def run(self, receive: Receive) -> Ending:
         """Wait for the end. On every way out but FINISHED and REFUSED the engine's work is stopped."""
@@ -89,6 +92,17 @@ class Relay:
             if self._ending not in {Ending.FINISHED, Ending.REFUSED}:
                 self._connection.abort()
         return self._ending
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is known how it ended."""
+        return self._ending is not None
+
+    def outrun(self) -> None:
+        """Another engine was quicker: stop this one's work now, and let nothing more of it through."""
+        self._end(Ending.OUTRUN)
+        self._connection.abort()
+        self.on_first_data = None
 
     def usage(self) -> EngineUsage | None:
         """What the engine has counted so far; raises ValueError or msgspec.MsgspecError for nonsense."""
@@ -147,6 +161,7 @@ class Relay:
 
     def on_lost(self, error: EngineGone) -> None:
         """The engine is gone."""
+        self.lost = True
         self._end(Ending.BROKEN if error.answered else Ending.UNREACHED)
 
 
@@ -183,6 +198,8 @@ class StreamRelay(Relay):
         self.events = EventStream(call.usage_view, prompts=call.prompts, n=call.n)
         self.begun = False
         """The response's head has left: from here on, errors are events."""
+        self.wrote = False
+        """A part of the answer has left: no other engine can give it any more."""
 
     def usage(self) -> EngineUsage | None:
         """What the engine had counted when its last event came."""
@@ -238,6 +255,7 @@ class StreamRelay(Relay):
 
     def _write(self, data: bytes) -> None:
         messages: list[dict[str, object]] = [{"type": "http.response.body", "body": data, "more_body": True}]
+        self.wrote = True
         if not self.begun:
             self.begun = True
             messages.insert(0, {"type": "http.response.start", "status": 200, "headers": self.headers})

@@ -20,6 +20,7 @@ class Way(msgspec.Struct, frozen=True, gc=False):
     policy: str
     candidates: int
     pool_version: int
+    hedged: bool
 
 
 def headers(slot: Slot) -> list[tuple[bytes, bytes]]:
@@ -42,4 +43,5 @@ def of(call: Call, slot: Slot, sent_ns: int) -> Way:
         policy=slot.policy,
         candidates=slot.candidates,
         pool_version=slot.target.registered.version,
+        hedged=slot.hedges,
     )

@@ -116,7 +116,7 @@ async def test_a_file_of_before_a_column_came_is_brought_back(
 ) -> None:
     await ship(connection, journal, on_day(make, 20, policy="", pool_version=0))
     before = await events(connection)
-    added = ("admit_us", "wait_us", "wake_us", "retries", "policy", "candidates", "pool_version")
+    added = ("admit_us", "wait_us", "wake_us", "retries", "policy", "candidates", "pool_version", "hedged")
     older = {name: kind for name, kind in parquet.COLUMNS.items() if name not in added}
     with monkeypatch.context() as patched:
         patched.setattr(parquet, "COLUMNS", older)

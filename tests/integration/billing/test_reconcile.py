@@ -266,6 +266,20 @@ async def test_what_recovery_and_repeated_tries_leave_is_unbilled_and_no_differe
     assert rest[tried.request_id] == (tried.input_tokens, 0)
 
 
+async def test_what_the_slower_one_of_two_engines_did_is_unbilled(books: Books) -> None:
+    hedged = books.append(outcome=Outcome.DONE, hedged=True)
+    waiting = [*books.works, work(hedged, input_tokens=2 * hedged.input_tokens, exchanges=2)]
+    works = [one for one in waiting if one != work(hedged)]
+    for _ in range(2):
+        # First from the journal, then as an event.
+        report = await books.reconcile(works)
+        assert report.differences == []
+        (rest,) = [one for one in report.unbilled if one.request_id == hedged.request_id]
+        assert (rest.input_tokens, rest.output_tokens) == (hedged.input_tokens, 0)
+        assert rest.reason.startswith("hedged: ")
+        await books.shipper.ship_once()
+
+
 async def test_what_a_killed_engine_could_not_confirm_is_unbilled(books: Books) -> None:
     left = next(one for one in books.records if one.outcome is Outcome.CLIENT_GONE)
     works = [w for w in books.works if w.request_id != left.request_id]

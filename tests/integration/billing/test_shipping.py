@@ -31,6 +31,7 @@ WHY = {
     "policy": "least_load",
     "candidates": 5,
     "pool_version": 6,
+    "hedged": True,
 }
 
 

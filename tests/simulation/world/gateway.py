@@ -21,8 +21,9 @@ from penstock.admission.funds import Ask as MayAsk
 from penstock.admission.funds import Funds
 from penstock.admission.shared_counters import SharedCounters
 from penstock.routing.directory import Directory
+from penstock.serving.attempt import EngineFailed, EngineRefused, MeteringFailed
 from penstock.serving.call import Call, Surface, UsageView
-from penstock.serving.conduct import Conductor, EngineFailed, EngineRefused, MeteringFailed
+from penstock.serving.conduct import Conductor
 from penstock.serving.dispatch import ClientGone, Dispatcher, NotServed, QueueFull
 from penstock.serving.load import FirstTokens
 from penstock.serving.meter import Meter, Settlement

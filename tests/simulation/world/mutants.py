@@ -63,7 +63,7 @@ MUTANTS = [
         "the last byte leaves before the journal has the record",
         [
             Change(
-                "penstock.serving.conduct:_end_stream",
+                "penstock.serving.attempt:_end_stream",
                 "    try:\n        outcome, _ = attempt.settle(",
                 "    if outcome is Outcome.DONE:\n"
                 '        last = {"type": "http.response.body", "body": relay.events.held}\n'
@@ -145,7 +145,7 @@ MUTANTS = [
         [
             Change(
                 "penstock.serving.conduct:Conductor._run_on",
-                "usage = await receipts.fetch(slot.target.address, call.request_id)",
+                "usage = await receipts.fetch(target.address, call.request_id)",
                 "usage = None",
             )
         ],
@@ -154,7 +154,7 @@ MUTANTS = [
         "a client that leaves pays nothing",
         [
             Change(
-                "penstock.serving.conduct:_end_stream",
+                "penstock.serving.attempt:_end_stream",
                 "    try:\n        outcome, _ = attempt.settle(",
                 "    if outcome is Outcome.CLIENT_GONE:\n        return\n"
                 "    try:\n        outcome, _ = attempt.settle(",

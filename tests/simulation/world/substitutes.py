@@ -182,12 +182,12 @@ SUBSTITUTES = {
 def tested_modules() -> list[Any]:
     """Every module that runs in the simulation and reaches outside."""
     from penstock.admission.credit import charge, lending, purse
-    from penstock.serving import conduct, last_events, meter, notes, relay
+    from penstock.serving import attempt, conduct, last_events, meter, notes, relay
     from penstock_base import ids
     from penstock_billing import adoption, boots, journal, ledger, prices, progress, shipper
 
     billing = [ids, journal, progress, boots, adoption, shipper, prices, ledger]
-    return [*billing, charge, lending, purse, conduct, last_events, meter, notes, relay]
+    return [*billing, charge, lending, purse, attempt, conduct, last_events, meter, notes, relay]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ def test_the_order_of_the_fields_is_the_format_and_stays() -> None:
         *(bytes(16), 0, 1, 1, "key_example", "req_example", None, "chat.completions"),
         *("penstock/demo-chat", 1, 100, 40, 20, 5, "done", 200, True, 120, 30_000, 400_000),
         *("demo-chat-0", 12_345, 0, 0, 0, False, "", "postpaid", 0),
-        *(0, 0, 0, 0, "", 0, 0),
+        *(0, 0, 0, 0, "", 0, 0, False),
     ]
 
 

@@ -278,7 +278,38 @@ async def test_an_engine_that_fails_again_and_again_is_left_alone() -> None:
 async def test_another_try_takes_an_engine_that_was_not_tried() -> None:
     bench = Bench(4, 4)
     slot = await bench.ask()
-    again = bench.dispatcher.retry(slot, [slot.target])
+    slot.ticket.tried.append(slot.target)
+    again = bench.dispatcher.retry(slot)
     assert again is not None
     assert again.target is not slot.target
-    assert bench.dispatcher.retry(slot, [slot.target, again.target]) is None
+    assert again.retries == 1
+    again.ticket.tried.append(again.target)
+    assert bench.dispatcher.retry(again) is None
+
+
+async def test_a_request_whose_engine_was_lost_waits_for_another_and_prefers_one_that_was_not_tried() -> None:
+    bench = Bench(1, 1, wait_max_s=5)
+    lost = await bench.ask()
+    other = await bench.ask()
+    bench.dispatcher.release(lost)
+    lost.ticket.tried.append(lost.target)
+    assert bench.dispatcher.retry(lost) is None
+    waiting = asyncio.ensure_future(bench.dispatcher.wait_again(lost, never))  # type: ignore[arg-type]
+    await turn_over()
+    bench.now_s = 2
+    bench.dispatcher.release(other)
+    again = await waiting
+    assert again.target is other.target
+    assert (again.waited_s, again.retries) == (2, 1)
+    again.waited_s = 5
+    with pytest.raises(NotServed):
+        await bench.dispatcher.wait_again(again, never)  # type: ignore[arg-type]
+
+
+async def test_a_place_is_given_back_once() -> None:
+    bench = Bench(4)
+    slot, other = await bench.ask(), await bench.ask()
+    for _ in range(3):
+        bench.dispatcher.release(slot)
+    assert slot.target.in_flight == 1
+    bench.dispatcher.release(other)
