@@ -293,9 +293,11 @@ async def test_a_request_whose_engine_was_lost_waits_for_another_and_prefers_one
     other = await bench.ask()
     bench.dispatcher.release(lost)
     lost.ticket.tried.append(lost.target)
+    lost.target.breaker.failed(0, surely=True)
     assert bench.dispatcher.retry(lost) is None
     waiting = asyncio.ensure_future(bench.dispatcher.wait_again(lost, never))  # type: ignore[arg-type]
     await turn_over()
+    # By then the one that was lost may be tried as well; the other has not failed it.
     bench.now_s = 2
     bench.dispatcher.release(other)
     again = await waiting
