@@ -51,7 +51,10 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     scale: ScaleRules = ScaleRules()
     policy: PolicyName = PolicyName.PREFIX_AFFINITY
     shared_prefix_cache: bool = False
-    """Whether organisations share cached prompt beginnings; they can then tell what others asked before."""
+    """Whether organisations share cached prompt beginnings; they can then tell what others asked before.
+
+    A card that says so itself needs no setting here.
+    """
     wait_max_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
     """How long a request waits for its turn, or for the model to wake."""
     waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = 1_000

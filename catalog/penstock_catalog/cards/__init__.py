@@ -276,6 +276,10 @@ class ModelCard(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     released: Annotated[datetime.date, Meta(description="day of publication, YYYY-MM-DD")]
     gpu_memory_gib: Annotated[Gib, Meta(description="GiB for the published weights and working room")]
     demonstration: Annotated[bool, Meta(description="shows the system, gives no useful answers")] = False
+    shared_prefix_cache: Annotated[
+        bool,
+        Meta(description="tenants share cached prompt beginnings: faster, and they can tell who asked what"),
+    ] = False
     notes: Annotated[Notes, Meta(description="what else a user should know")] = ""
     source: Annotated[FolderSource | HubSource, Meta(description="where the weights are")]
     prices: Annotated[Prices, Meta(description="US dollars per 1M tokens")]

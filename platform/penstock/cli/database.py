@@ -15,6 +15,7 @@ from penstock.access.keys import UnknownKey, UnknownOrganisation, UnknownProject
 from penstock.access.limits import LimitError
 from penstock.adapters.errors import AdapterError
 from penstock.changes import Change, Changes
+from penstock.endpoints.files import FileRefused
 from penstock.endpoints.serverless import EndpointError, UnknownEndpoint
 from penstock.settings import Settings
 from penstock_base import database
@@ -31,6 +32,7 @@ FORESEEN = (
     PoolError,
     AdapterError,
     EndpointError,
+    FileRefused,
     UnknownEndpoint,
     LimitError,
 )

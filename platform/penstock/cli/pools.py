@@ -236,12 +236,17 @@ def changed(
     return pool_changes.changed(settings, said)
 
 
-def find_card(told: Settings, model: str) -> ModelCard:
-    """The card of a model; raises PoolError with what is near."""
+def cards(told: Settings) -> Shelf:
+    """The catalog; raises PoolError for cards that are wrong."""
     try:
-        shelf = Shelf.open([BUILTIN, *told.cards])
+        return Shelf.open([BUILTIN, *told.cards])
     except CardError as error:
         raise PoolError(str(error)) from error
+
+
+def find_card(told: Settings, model: str) -> ModelCard:
+    """The card of a model; raises PoolError with what is near."""
+    shelf = cards(told)
     card = shelf.get(model)
     if card is None:
         known = [each.id for each in shelf.cards]

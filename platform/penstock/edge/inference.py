@@ -262,7 +262,7 @@ class Inference:
         if price is None:
             raise NoPrice(card.id)
         urgency = steering.urgency_of(asked)
-        shared = self._directory.settings(card.id).shared_prefix_cache
+        shared = card.shared_prefix_cache or self._directory.settings(card.id).shared_prefix_cache
         salt = None if shared else self._keyring.cache_salt(principal.organisation_id)
         fields = openai.engine_fields(surface, body, streamed=streamed)
         if endpoint is not None:

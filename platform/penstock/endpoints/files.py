@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -58,18 +58,22 @@ class EndpointFile(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             check_wish(self.wish)
         except EndpointError as error:
             yield error.field, str(error)
-        if self.auth_mode != "key":
+        if self.auth_mode.lower() != "key":
             yield "auth_mode", f"{self.auth_mode!r} is not accepted: serverless endpoints have keys (key)"
         if self.model_id.startswith(AZURE) and "/versions/" in self.model_id:
             yield "model_id", "a version is not accepted: an endpoint serves what its model's pool runs"
 
-    @property
-    def model(self) -> str:
-        """The model's id in our catalog."""
+    def model(self, offered: Iterable[str]) -> str:
+        """The model's id in our catalog, out of those that it offers.
+
+        An azureml:// id names a registry where ours names a publisher: the model's own name decides, as long
+        as it is one model's only.
+        """
         if not self.model_id.startswith(AZURE):
             return self.model_id
-        publisher, _, name = self.model_id.removeprefix(f"{AZURE}registries/").partition("/models/")
-        return f"{publisher}/{name}".lower()
+        name = self.model_id.rpartition("/")[2].lower()
+        named = [each for each in offered if each.partition("/")[2] == name]
+        return named[0] if len(named) == 1 else name
 
     @property
     def wish(self) -> Wish:

@@ -7,15 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from penstock.access import keys
 from penstock.control.endpoints import FEE_NANO_USD, ServerlessEndpoints
 from penstock.endpoints import serverless
-from penstock.endpoints.serverless import UnknownEndpoint, Wish
+from penstock.endpoints.serverless import EndpointError, UnknownEndpoint, Wish
 from penstock.endpoints.standing import EndpointStanding, State, standing
 from penstock.routing.directory import Directory
 from penstock_billing import minutes, partitions
+from penstock_catalog.cards import EndpointKind
 from penstock_catalog.shelf import BUILTIN, Shelf
 
 PEPPER = b"p" * 32
@@ -153,6 +155,16 @@ async def test_an_endpoint_whose_model_cannot_be_served_is_unhealthy_and_says_wh
     desk.cards[MODEL] = card
     await desk.controller.follow()
     assert (await desk.stands()).state is State.ONLINE
+
+
+async def test_a_model_that_is_not_offered_serverless_is_refused_with_what_it_is_offered_as(
+    desk: Desk,
+) -> None:
+    kinds = [EndpointKind.ONLINE, EndpointKind.BATCH]
+    desk.cards[MODEL] = msgspec.structs.replace(desk.cards[MODEL], endpoints=kinds)
+    with pytest.raises(EndpointError, match=r"not offered serverless; it is offered as: online, batch"):
+        await desk.create()
+    assert await serverless.listed(desk.connection, desk.organisation_id) == []
 
 
 async def test_minutes_have_a_fee_from_the_start_and_whose_price_is_set_is_not_touched(desk: Desk) -> None:
