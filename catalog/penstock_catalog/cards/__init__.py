@@ -278,7 +278,7 @@ class ModelCard(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     demonstration: Annotated[bool, Meta(description="shows the system, gives no useful answers")] = False
     shared_prefix_cache: Annotated[
         bool,
-        Meta(description="tenants share cached prompt beginnings: faster, and they can tell who asked what"),
+        Meta(description="tenants share cached prompt beginnings, and can tell what was asked"),
     ] = False
     notes: Annotated[Notes, Meta(description="what else a user should know")] = ""
     source: Annotated[FolderSource | HubSource, Meta(description="where the weights are")]

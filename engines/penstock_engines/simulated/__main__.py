@@ -29,6 +29,7 @@ def main() -> None:
         "--answer-tokens", type=int, default=16, help="length of an answer that may be longer"
     )
     parser.add_argument("--context-length", type=int, default=1_048_576)
+    parser.add_argument("--prefix-cache", type=int, default=0, choices=[0, 1], help="1: knows prompts again")
     parser.add_argument("--adapters", type=Path, help="where adapters of the model lie")
     parser.add_argument("--parent", type=int, help="die with this process, the one that started us")
     arguments = parser.parse_args()
@@ -41,6 +42,7 @@ def main() -> None:
         answer_tokens=arguments.answer_tokens,
         context_length=arguments.context_length,
         adapters=arguments.adapters,
+        prefix_cache=bool(arguments.prefix_cache),
     )
     if arguments.uds is not None:
         arguments.uds.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from penstock_engines.adapter_names import place_of
 from penstock_engines.receipt_log import Line, ReceiptLog, now_ms
 from penstock_engines.simulated import wire
 from penstock_engines.simulated.faults import NONE, Fault
+from penstock_engines.simulated.prefix_cache import PrefixCache
 
 TALLIES_MAX: Final = 100_000
 NAMELESS: Final = "simulated-"
@@ -56,6 +57,8 @@ class Settings:
     dimensions: int = 8
     adapters: Path | None = None
     """Where adapters of the model lie; None: it takes none."""
+    prefix_cache: bool = False
+    """Whether prompts' beginnings are known again; without it only a fault says that any were."""
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Engine:
     generation_tokens: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
     log: ReceiptLog | None = None
+    prefixes: PrefixCache = field(default_factory=PrefixCache)
     adapters: dict[str, Path] = field(default_factory=dict)
     """Those it has loaded, by digest."""
     _names: dict[int, str] = field(default_factory=dict)

@@ -143,7 +143,9 @@ class Connection(asyncio.Protocol):
         choices = asked.n or 1
         if isinstance(form, wire.ChatWire):
             form.reasoning, form.choices = fault.reasoning_tokens, choices
-        tally = self._engine.begin(request_id.decode(), prompt, min(fault.cached_tokens, prompt))
+        cached = self._engine.prefixes.take(asked, prompt) if settings.prefix_cache else 0
+        cached = max(cached, min(fault.cached_tokens, prompt))
+        tally = self._engine.begin(request_id.decode(), prompt, cached)
 
         def whole() -> None:
             self._generation = None

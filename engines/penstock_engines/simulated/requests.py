@@ -26,6 +26,7 @@ class GenerateRequest(msgspec.Struct, frozen=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
+    cache_salt: str | None = None
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True):

