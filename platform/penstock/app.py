@@ -49,7 +49,7 @@ from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
 from penstock.edge.serverless import Serverless
 from penstock.endpoints.book import EndpointBook
-from penstock.observe import journal_metrics
+from penstock.observe import journal_metrics, metrics
 from penstock.routing.directory import Directory, Standing
 from penstock.serving.conduct import Conductor
 from penstock.serving.dispatch import Dispatcher
@@ -285,7 +285,7 @@ class Gateway:
         self._database_away = away
 
     async def _figures(self) -> None:
-        """Show the journal's state to Prometheus."""
+        """Show the journal's state and the queues to Prometheus."""
         shipped = conflicts = recovered = 0
         while True:
             state = self.shipper.state
@@ -297,6 +297,10 @@ class Gateway:
             journal_metrics.HEALTHY.set(self.journal.healthy)
             journal_metrics.BEHIND_BYTES.set(self.shipper.bytes_behind)
             journal_metrics.BEHIND_SECONDS.set(self.shipper.oldest_unshipped_s)
+            for model in self.dispatcher.models:
+                requests, tokens = self.dispatcher.waiting(model)
+                metrics.model_figures(model).queue_requests.set(requests)
+                metrics.model_figures(model).queue_tokens.set(tokens)
             await asyncio.sleep(FIGURES_EVERY_S)
 
     async def _guarded(self, name: str, loop: Coroutine[Any, Any, None]) -> None:

@@ -18,6 +18,9 @@ import asyncpg
 import httpx
 import openai
 import pytest
+import yaml
+
+from penstock_catalog.shelf import BUILTIN
 
 
 @dataclass
@@ -52,10 +55,19 @@ class Platform:
         """GET something with the key."""
         return httpx.get(self.root_url + path, headers={"authorization": f"Bearer {self.api_key}"}).json()
 
+    def engines(self, model: str) -> list[dict[str, Any]]:
+        """The engines of a model, as an operator sees them; of one without a pool there are none."""
+        listed = json.loads(self.command("pools", "list", "--json"))
+        return [engine for each in listed if each["pool"]["model"] == model for engine in each["engines"]]
+
+    def socket_of(self, engine: dict[str, Any]) -> Path:
+        """Where an engine listens."""
+        return self.home / "engines" / str(engine["id"]) / "engine.sock"
+
     def engine_socket(self, model: str) -> Path:
-        """Where the engine of a model listens."""
-        [socket] = self.home.glob(f"engines/{model.rpartition('/')[2]}-*/engine.sock")
-        return socket
+        """Where the only engine of a model listens."""
+        [engine] = self.engines(model)
+        return self.socket_of(engine)
 
     def engine_figure(self, model: str, name: str) -> float:
         """One figure of the engine's own metrics, summed over its labels."""
@@ -65,11 +77,28 @@ class Platform:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
 
 
+OWN = "acceptance/own-chat"
+"""A model of the operator's own, which nobody serves until a test makes a pool for it."""
+
+
+def own_card(folder: Path, cache_mib: int = 64) -> None:
+    """Write its card: another name for the chat model that ships, in a folder beside the built-in cards."""
+    [shipped] = BUILTIN.glob("penstock--demo-chat.yaml")
+    card = yaml.safe_load(shipped.read_text())
+    weights = (shipped.parent / card["source"]["path"]).resolve()
+    card |= {"id": OWN, "publisher": "acceptance", "source": {"kind": "folder", "path": str(weights)}}
+    card["engine"]["kv_cache_mib"] = cache_mib
+    folder.mkdir(exist_ok=True)
+    (folder / "acceptance--own-chat.yaml").write_text(yaml.safe_dump(card))
+
+
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     folder = Path(tempfile.mkdtemp(prefix="penstock-acceptance-"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
     environment["PENSTOCK_HOME"] = str(folder / "state")
+    environment["PENSTOCK_CARDS"] = str(folder / "cards")
+    own_card(folder / "cards")
     errors = (folder / "up.log").open("w+")
     up = subprocess.Popen(
         [sys.executable, "-P", "-m", "penstock.cli", "up", "--json", "--port", "0", "--workers", "2"],

@@ -246,7 +246,10 @@ def test_engines_journals_and_books_agree(client: openai.OpenAI, platform: Any) 
     assert report["examined"]["engine_boots"] >= 2
 
 
-async def test_engines_run_in_intervals_that_cost_nobody(ledger: asyncpg.Connection) -> None:
+async def test_engines_run_in_intervals_that_cost_nobody(
+    client: openai.OpenAI, ledger: asyncpg.Connection
+) -> None:
+    client.embeddings.create(model=EMBED, input="one")  # so that it does not sleep
     rows = await ledger.fetch("select * from billing.running_interval where stopped_at is null")
     assert {row["model"] for row in rows} == {CHAT, EMBED}
     assert all(row["organisation_id"] is None and row["kind"] == "instance" for row in rows)

@@ -88,6 +88,7 @@ class Controller:
         leadership = Leadership(self._settings.database_url)
         try:
             if await leadership.gain(stop):
+                engine_metrics.LEADS.set(1)
                 await self._prepare()
                 await self._serve(leadership, stop)
         finally:
@@ -166,6 +167,7 @@ class Controller:
             await asyncio.gather(*leading, *until, return_exceptions=True)
             # Whoever leads next need not wait for what our engines still have.
             await leadership.leave()
+            engine_metrics.LEADS.set(0)
             await self._fleet.drain()
             for task in ending:
                 task.cancel()
@@ -233,12 +235,14 @@ class Controller:
                 else:
                     self._say_homeless(pool.model, str(reason))
                 return
-        self._homeless.pop(pool.model, None)
+        if self._homeless.pop(pool.model, None) is not None:
+            engine_metrics.WITHOUT_PLACE.labels(pool.model).set(0)
 
     def _say_homeless(self, model: str, reason: str) -> None:
         if self._homeless.get(model) != reason:
             logger.warning("an engine has no place", extra={"model": model, "reason": reason})
             self._homeless[model] = reason
+            engine_metrics.WITHOUT_PLACE.labels(model).set(1)
 
     def _card(self, model: str) -> ModelCard:
         card = self._shelf.get(model)

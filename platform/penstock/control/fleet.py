@@ -15,6 +15,7 @@ import asyncpg
 from penstock.changes import Change, Changes
 from penstock.control.engine import Engine
 from penstock.control.running import Running
+from penstock.observe import engine_metrics
 from penstock.settings import Settings
 from penstock_base import ids
 from penstock_billing.intervals import IntervalKind, Subject
@@ -159,6 +160,7 @@ class Fleet:
         try:
             await self._tell(engine)
             if engine.state is ReplicaState.READY and engine.replica is not None:
+                engine_metrics.START.labels(engine.card.id).observe(engine.replica.timings.answer_s)
                 await pools.note_start(self._pool, engine.card.id, engine.version, engine.replica.timings)
         except DATABASE_AWAY as error:
             # The engine does not wait for the database; `run` says it as soon as it can.

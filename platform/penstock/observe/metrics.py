@@ -32,6 +32,22 @@ IN_FLIGHT = Gauge(
     "penstock_requests_in_flight", "Requests at an engine", ["model"], multiprocess_mode="livesum"
 )
 
+QUEUE_WAIT = Histogram(
+    "penstock_queue_wait_seconds",
+    "Waited for a turn at an engine, or for one to wake",
+    ["model"],
+    buckets=SECONDS,
+)
+QUEUE_REQUESTS = Gauge(
+    "penstock_queue_requests", "Requests waiting in gateways", ["model"], multiprocess_mode="livesum"
+)
+QUEUE_TOKENS = Gauge(
+    "penstock_queue_tokens",
+    "Tokens that waiting requests will take at least, weighted",
+    ["model"],
+    multiprocess_mode="livesum",
+)
+
 ABORTS = Counter(
     "penstock_engine_aborts",
     "Requests that an engine was told to stop and that are charged, by what it said afterwards",
@@ -69,6 +85,9 @@ class ModelFigures:
         self.first_token = FIRST_TOKEN.labels(model)
         self.between_tokens = BETWEEN_TOKENS.labels(model)
         self.in_flight = IN_FLIGHT.labels(model)
+        self.queue_wait = QUEUE_WAIT.labels(model)
+        self.queue_requests = QUEUE_REQUESTS.labels(model)
+        self.queue_tokens = QUEUE_TOKENS.labels(model)
 
 
 @cache

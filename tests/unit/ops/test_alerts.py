@@ -24,11 +24,12 @@ def exposed() -> set[str]:
     """The names under which Prometheus sees the metrics of all processes."""
     for module in pkgutil.iter_modules(penstock.observe.__path__, "penstock.observe."):
         importlib.import_module(module.name)
-    suffix = {"counter": "_total"}
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
     return {
-        family.name + suffix.get(family.type, "")
+        family.name + suffix
         for family in REGISTRY.collect()
         if family.name.startswith("penstock_")
+        for suffix in suffixes.get(family.type, ("",))
     }
 
 
@@ -68,6 +69,20 @@ def test_what_the_books_need_has_a_rule() -> None:
     ):
         assert metric in about
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
+
+
+def test_what_pools_need_has_a_rule() -> None:
+    about = " ".join(rule["expr"] for rule in RULES)
+    for metric in (
+        "penstock_queue_requests",
+        "penstock_queue_wait_seconds_bucket",
+        "penstock_replicas",
+        "penstock_engine_start_seconds_bucket",
+        "penstock_engine_breakers_opened_total",
+        "penstock_pool_without_place",
+        "penstock_controller_leads",
+    ):
+        assert metric in about
 
 
 def test_the_runbook_knows_every_check() -> None:
