@@ -16,6 +16,11 @@ def share(folder: Path) -> None:
     """Share this process's figures through the folder, and forget the gauges of processes that ended."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[VARIABLE] = str(folder)
+    forget_ended(folder)
+
+
+def forget_ended(folder: Path) -> None:
+    """Drop the gauges of processes that ended: a killed one cannot do so itself."""
     for path in folder.glob("gauge_live*.db"):
         pid = path.stem.rpartition("_")[2]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():

@@ -42,3 +42,16 @@ def test_a_living_process_keeps_its_gauges(tmp_path: Path, monkeypatch: pytest.M
     mine.touch()
     sharing.share(tmp_path)
     assert mine.exists()
+
+
+def test_a_process_that_is_killed_is_not_told_of_any_more(tmp_path: Path) -> None:
+    script = COUNT.replace("print(exposition", "import os; os.kill(os.getpid(), 9); print(exposition")
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert ended.returncode == -9
+    look = "import sys; from penstock.observe import exposition; print(exposition.text().decode())"
+    environment = os.environ | {sharing.VARIABLE: str(tmp_path)}
+    told = subprocess.run(
+        [sys.executable, "-c", look], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "penstock_requests_total" in told
+    assert 'penstock_requests_in_flight{model="m"}' not in told
