@@ -127,12 +127,14 @@ def _timeline(one: RecordedRequest) -> Table:
 
 
 def _bar(stage: Stage, whole_us: int) -> str:
-    """Where in the whole a stage lies: at least a mark for what took any time."""
+    """Where in the whole a stage lies; a thin mark for what took less than a character's time."""
     if not stage.took_us or whole_us <= 0:
         return ""
     begin = min(stage.after_us * BAR_CHARACTERS // whole_us, BAR_CHARACTERS - 1)
-    end = (stage.after_us + stage.took_us) * BAR_CHARACTERS // whole_us
-    return " " * begin + "█" * (end - begin) if end > begin else " " * begin + "▏"
+    if stage.took_us * BAR_CHARACTERS < whole_us:
+        return " " * begin + "▏"
+    end = min((stage.after_us + stage.took_us) * BAR_CHARACTERS // whole_us, BAR_CHARACTERS)
+    return " " * begin + "█" * max(end - begin, 1)
 
 
 def _costs(one: RecordedRequest, price: PriceVersion | None) -> Table:

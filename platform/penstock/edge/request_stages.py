@@ -160,14 +160,20 @@ def _engines(count: int) -> str:
     return "1 engine" if count == 1 else f"{count} engines"
 
 
+def _tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count:,} tokens"
+
+
 def _cached(one: RecordedRequest) -> str:
     cached = f", {one.cached_tokens:,} of them cached" if one.cached_tokens else ", none of them cached"
-    return f"{one.input_tokens:,} tokens read{cached}"
+    return f"{_tokens(one.input_tokens)} read{cached}"
 
 
 def _written(one: RecordedRequest) -> str:
     reasoning = f", {one.reasoning_tokens:,} of them reasoning" if one.reasoning_tokens else ""
-    return f"{one.output_tokens:,} tokens written{reasoning}"
+    if not one.output_tokens:
+        return "passed on"
+    return f"{_tokens(one.output_tokens)} written{reasoning}"
 
 
 def _utc(moment: datetime) -> datetime:
