@@ -49,6 +49,10 @@ class Plan(msgspec.Struct, kw_only=True):
     """Requests begin at this pace, whatever came of those before; 0: as soon as a connection is free."""
     count_failures: bool = False
     """An answer that is not as asked is counted, and does not end the load."""
+    keep_firsts: bool = False
+    """Hand back every time to the first byte of an answer, for percentiles over several clients."""
+    lasts_s: float = 0.0
+    """No request begins after so long, however many are left; 0: until all were asked."""
 
 
 class Loaded(msgspec.Struct):
@@ -62,6 +66,12 @@ class Loaded(msgspec.Struct):
     failed: int = 0
     failure: str = ""
     """What the first one said."""
+    answered: int = 0
+    refused: int = 0
+    """With status 429."""
+    refused_p50_ms: float = 0.0
+    refused_p99_ms: float = 0.0
+    firsts_ms: list[float] = []
 
 
 class LoadError(Exception):
@@ -80,6 +90,7 @@ class Exchange(asyncio.Protocol):
         self._over = over
         self._transport: asyncio.Transport | None = None
         self.first_ns: list[int] = []
+        self.refused_ns: list[int] = []
         self.pause_s: Callable[[], float] = lambda: 0.0
         """How long to wait before the next request."""
         self.failures: list[str] | None = None
@@ -111,7 +122,8 @@ class Exchange(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._waiting:
             self._waiting = False
-            self.first_ns.append(time.perf_counter_ns() - self._asked_ns)
+            refused = self._parser.get_status_code() == 429
+            (self.refused_ns if refused else self.first_ns).append(time.perf_counter_ns() - self._asked_ns)
         self._last = body
 
     def on_message_complete(self) -> None:
@@ -176,6 +188,7 @@ async def _phase(exchanges: list[Exchange], left: list[int], requests: int, spre
     for number, exchange in enumerate(exchanges):
         exchange._over = one_over
         exchange.first_ns.clear()
+        exchange.refused_ns.clear()
         loop.call_later(spread_s * number / len(exchanges), exchange.go)
     await over
     for exchange in exchanges:
@@ -188,9 +201,11 @@ async def load(plan: Plan) -> Loaded:
     loop = asyncio.get_running_loop()
     left = [0]
 
+    until_s = [float("inf")]
+
     def more() -> bool:
         left[0] -= 1
-        return left[0] >= 0
+        return left[0] >= 0 and time.monotonic() < until_s[0]
 
     text = request(plan)
     exchanges: list[Exchange] = []
@@ -205,6 +220,8 @@ async def load(plan: Plan) -> Loaded:
     await _phase(exchanges, left, plan.warm_up, 0.0)
     failures: list[str] = []
     began_s = time.monotonic()
+    if plan.lasts_s:
+        until_s[0] = began_s + plan.lasts_s
 
     def pause_s() -> float:
         asked = plan.requests - left[0] - 1
@@ -218,6 +235,7 @@ async def load(plan: Plan) -> Loaded:
     await asyncio.sleep(plan.settle_s)
     cpu_s = processes.cpu_s(plan.watch) - before
     first_ms = sorted(ns / 1e6 for exchange in exchanges for ns in exchange.first_ns)
+    refused_ms = sorted(ns / 1e6 for exchange in exchanges for ns in exchange.refused_ns)
     return Loaded(
         plan.requests,
         wall_s,
@@ -226,6 +244,11 @@ async def load(plan: Plan) -> Loaded:
         first_ms[int(len(first_ms) * 0.99)],
         len(failures),
         failures[0] if failures else "",
+        answered=len(first_ms),
+        refused=len(refused_ms),
+        refused_p50_ms=statistics.median(refused_ms) if refused_ms else 0.0,
+        refused_p99_ms=refused_ms[int(len(refused_ms) * 0.99)] if refused_ms else 0.0,
+        firsts_ms=first_ms if plan.keep_firsts else [],
     )
 
 

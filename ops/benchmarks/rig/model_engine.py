@@ -23,6 +23,8 @@ class Machine:
     step_s: float = 0.02
     """A step that only decodes."""
     prefill_tokens_per_s: float = 8_000.0
+    step_tokens_max: int = 2_048
+    """Prompt tokens read in one step at most: longer ones take several (chunked prefill)."""
     cache_tokens: int = 0
     """Tokens its prefix cache keeps; 0: it has none."""
 
@@ -37,6 +39,8 @@ class Work:
     """Told after every token."""
     made_tokens: int = 0
     cached_tokens: int = 0
+    unread_tokens: int = 0
+    """Of the prompt; no token is made before all is read."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -88,25 +92,33 @@ class ModelEngine:
 
     def _step(self) -> None:
         """Begin a step: let in whom there is room for, and know when it ends."""
-        prefill = 0
         while self._waiting and len(self._running) < self._machine.batch_max:
             work = self._waiting.popleft()
             if self._machine.cache_tokens:
                 work.cached_tokens = self._cache.meet(work.prompt)
-            prefill += work.prompt_tokens - work.cached_tokens
+            work.unread_tokens = work.prompt_tokens - work.cached_tokens
             self._running.append(work)
         if not self._running:
             self._stepping = None
             return
-        took_s = self._machine.step_s + prefill / self._machine.prefill_tokens_per_s
+        left = self._machine.step_tokens_max
+        for work in self._running:
+            read = min(left, work.unread_tokens)
+            work.unread_tokens -= read
+            left -= read
+        read = self._machine.step_tokens_max - left
+        took_s = self._machine.step_s + read / self._machine.prefill_tokens_per_s
         self.busy_s += took_s
         self._stepping = asyncio.get_running_loop().call_later(took_s, self._stepped)
 
     def _stepped(self) -> None:
-        """End a step: every running request has one token more."""
+        """End a step: every running request whose prompt is read has one token more."""
         running, self._running = self._running, []
         over = []
         for work in running:
+            if work.unread_tokens:
+                self._running.append(work)
+                continue
             work.made_tokens += 1
             work.on_token(work)
             if work.made_tokens >= work.output_tokens:

@@ -108,7 +108,6 @@ class World:
         )
         self.waiting: dict[int, int] = {}
         self.service: dict[int, float] = {}
-        self._ever_backlogged: set[int] = set()
         asked = sorted(trace, key=lambda each: each.at_s)
         following = loop.create_task(self._follow())
         tasks = []
@@ -159,6 +158,7 @@ class World:
             self._give(asked, fair_queue.OUTPUT_WEIGHT)
             if work.made_tokens % COUNT_EVERY_TOKENS == 1:
                 self.dispatcher.charge(slot, _usage(work))
+                self._remember()
 
         work = Work(asked.prompt, asked.output_tokens, count)
         self.engines[target.id].begin(work)
@@ -168,7 +168,6 @@ class World:
 
     def _give(self, asked: Asked, amount: float) -> None:
         self.service[asked.tenant] = self.service.get(asked.tenant, 0.0) + amount / asked.weight
-        self._remember()
 
     def _wait(self, tenant: int, change: int) -> None:
         """One more waits, or one fewer."""

@@ -25,8 +25,9 @@ from penstock_billing.prices import Offer
 from penstock_catalog import artifacts
 from penstock_catalog.cards import ModelCard, Task
 from penstock_catalog.shelf import BUILTIN, Shelf
-from penstock_engines import registry
+from penstock_engines import pools, registry
 from penstock_engines.launch import choose_launcher
+from penstock_engines.pools import PoolSettings
 from penstock_engines.registry import Registered
 from penstock_engines.replica import Replica, ReplicaState
 from penstock_engines.spec import EngineSpec
@@ -113,12 +114,22 @@ class Database:
 class Gateway:
     """A running gateway process with PostgreSQL and Valkey behind it; engines are registered by hand."""
 
-    def __init__(self, child: Child, port: int, key: str, pool: asyncpg.Pool, database: Database) -> None:
+    def __init__(
+        self,
+        child: Child,
+        port: int,
+        key: str,
+        pool: asyncpg.Pool,
+        database: Database,
+        environ: dict[str, str],
+    ) -> None:
         self.child = child
         self.database = database
         self.port = port
         self.key = key
-        self._pool = pool
+        self.pool = pool
+        self.environ = environ
+        """Its settings, which a controller beside it shares."""
 
     def door(self, model: str) -> Door:
         """Where a client asks for a model."""
@@ -127,8 +138,31 @@ class Gateway:
     async def register(self, model: str, socket: Path, batch_max: int = BATCH_MAX) -> None:
         """Let the gateway send a model's requests to this engine, and wait until it does."""
         replica = f"bench-{model.replace('/', '--')}"
-        await registry.put(self._pool, Registered(replica, model, "ready", socket, batch_max, None), "bench")
+        await registry.put(self.pool, Registered(replica, model, "ready", socket, batch_max, None), "bench")
         await until_answering(self.child, self.port, f"/readyz?model={model}")
+
+    async def new_key(self, organisation: str) -> str:
+        """Make a key of another organisation; the gateway asks for it when it is used first."""
+        async with self.pool.acquire() as pooled:
+            connection = cast("asyncpg.Connection", pooled)
+            return await keys.create(
+                connection, settings.read(self.environ).pepper, name=organisation, organisation=organisation
+            )
+
+    async def make_pool(self, model: str, settings: PoolSettings) -> None:
+        """Give a model a pool, for its settings: no controller is here that would start engines."""
+        card = shelf().get(model)
+        assert card is not None
+        async with self.pool.acquire() as pooled:
+            await pools.create(cast("asyncpg.Connection", pooled), card, settings)
+
+    @contextlib.asynccontextmanager
+    async def controller(self) -> AsyncIterator[Child]:
+        """Run a controller on the gateway's database and Valkey, as `penstock up` does."""
+        logs = Path(self.environ["PENSTOCK_HOME"]) / "logs"
+        child = await python("controller", ["penstock.cli", "controller"], logs, **self.environ)
+        async with kept(child):
+            yield child
 
     async def recorded(self, requests: int) -> None:
         """Make sure that Postgres has exactly one usage row for each request; raises Unmeasurable."""
@@ -137,7 +171,7 @@ class Gateway:
             async with asyncio.timeout(ANSWERS_WITHIN_S):
                 while rows < requests:
                     await asyncio.sleep(0.1)
-                    rows = await self._pool.fetchval("select count(*) from billing.usage_event")
+                    rows = await self.pool.fetchval("select count(*) from billing.usage_event")
         if rows != requests:
             raise Unmeasurable(
                 f"{requests} requests went through Penstock and Postgres has {rows} usage rows"
@@ -145,7 +179,7 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def gateway(folder: Path) -> AsyncIterator[Gateway]:
+async def gateway(folder: Path, models: str = DEMO) -> AsyncIterator[Gateway]:
     """One gateway worker as `penstock up` runs it, on a state folder of its own under `folder`."""
     async with contextlib.AsyncExitStack() as stack:
         held = state.take(folder / "home")
@@ -159,7 +193,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
             "PENSTOCK_HOME": str(held.home),
             "PENSTOCK_DATABASE_URL": database.url,
             "PENSTOCK_REDIS_URL": redis.url,
-            "PENSTOCK_MODELS": DEMO,
+            "PENSTOCK_MODELS": models,
         }
         told = settings.read(environ)
         await first_run.migrate(told.database_url)
@@ -176,7 +210,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         await stack.enter_async_context(kept(child))
         port = int(listener.getsockname()[1])
         await until_answering(child, port, "/healthz")
-        yield Gateway(child, port, key, pool, database)
+        yield Gateway(child, port, key, pool, database, environ)
 
 
 @contextlib.asynccontextmanager

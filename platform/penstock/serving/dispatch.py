@@ -29,7 +29,7 @@ TENANTS_MAX = 10_000
 """Counters of idle tenants kept per model."""
 SHARED_KEEP_S = 600
 """A tenant that no gateway serves for so long starts anew; it would be lifted to the others anyhow."""
-RESERVE = 16
+RESERVE = 8
 """One place in so many is kept for interactive requests of tenants that have fewer than are kept."""
 RESERVE_FROM = 8
 """Pools with fewer places keep none; with so many, one."""
