@@ -67,7 +67,11 @@ def use(database: asyncpg.Pool, tmp_path: Path) -> Callable[..., Awaitable[list[
     """Record and ship requests that cost as many nano-dollars as asked."""
 
     async def run(
-        organisation_id: int, *costs_nano_usd: int, funding: Funding = Funding.POSTPAID, wallet: int = 0
+        organisation_id: int,
+        *costs_nano_usd: int,
+        funding: Funding = Funding.POSTPAID,
+        wallet: int = 0,
+        model: str = "penstock/demo-chat",
     ) -> list[UsageRecord]:
         journal = Journal(tmp_path / "journal", reserve_bytes=1 << 14)
         async with database.acquire() as connection:
@@ -77,6 +81,7 @@ def use(database: asyncpg.Pool, tmp_path: Path) -> Callable[..., Awaitable[list[
             for cost in costs_nano_usd:
                 record = usage_record(
                     organisation_id=organisation_id,
+                    model=model,
                     price_version=price.id if hasattr(price, "id") else price,
                     input_tokens=cost,
                     cached_tokens=0,

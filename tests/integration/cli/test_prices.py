@@ -147,6 +147,16 @@ async def test_recorded_usage_is_tried_on_proposed_prices(
     )
 
 
+async def test_adapters_are_tried_on_the_proposed_prices_of_their_base(
+    asked: Command, acme: int, use: Command, tmp_path: Path
+) -> None:
+    await use(acme, 100, model=f"{MODEL}:tone@2")
+    file = tmp_path / "next.yaml"
+    file.write_text(f'models:\n  {MODEL}:\n    input: "0.0005"\n    cached_input: "0"\n    output: "9"\n')
+    (row,) = (await asked("prices", "simulate", str(file)))["rows"]
+    assert (row["model"], row["paid_nano_usd"], row["would_pay_nano_usd"]) == (f"{MODEL}:tone@2", 100, 50)
+
+
 async def test_every_mistake_in_a_file_is_told_with_its_line(penstock: Command, tmp_path: Path) -> None:
     file = tmp_path / "next.yaml"
     file.write_text(f"models:\n  {MODEL}:\n    input: 0.15\n    output: cheap\n")
