@@ -55,6 +55,7 @@ WARM_MODULES: Final = (
     "vllm.v1.structured_output.backend_xgrammar",
     # The process that computes.
     "vllm.v1.worker.cpu_worker",
+    "vllm.lora.punica_wrapper.punica_cpu",
     "vllm.v1.attention.backends.cpu_attn",
     "vllm.model_executor.model_loader.default_loader",
     "vllm.model_executor.layers.quantization.online.base",

@@ -7,7 +7,7 @@ with A of (rank, W's input) and B of (W's output, rank) (LoRA: Hu and others, 20
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -60,12 +60,19 @@ class Base(msgspec.Struct, frozen=True):
         return sorted(path.rpartition(".")[2] for path in self.modules)
 
 
-def base_of(card: ModelCard, models_folder: Path) -> Base:
-    """Describe a base; raises AdapterRefused where it takes no adapters, or is not on this machine."""
-    if card.task is not Task.CHAT or not card.engine.adapter_rank_max:
-        raise AdapterRefused(
-            f"{card.id} takes no adapters; see which models do with `penstock models show`", "model"
-        )
+def takers(cards: Iterable[ModelCard]) -> list[str]:
+    """The models among them that take adapters."""
+    return [card.id for card in cards if card.task is Task.CHAT and card.engine.adapter_rank_max]
+
+
+def base_of(card: ModelCard, models_folder: Path, others: Iterable[ModelCard] = ()) -> Base:
+    """Describe a base; raises AdapterRefused where it takes no adapters, or is not on this machine.
+
+    `others` are models to name instead of one that takes none.
+    """
+    if not takers([card]):
+        those = f"; those that do: {', '.join(found)}" if (found := takers(others)) else ""
+        raise AdapterRefused(f"{card.id} takes no adapters{those}", "model")
     if isinstance(card.source, FolderSource):
         folder = Path(card.source.path)
     else:

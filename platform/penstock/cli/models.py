@@ -82,6 +82,9 @@ def _facts(card: ModelCard) -> dict[str, str]:
         "Licence": f"{card.licence} {card.licence_url or ''}".strip(),
         "Parameters": f"{card.parameters:,}",
         "Context": f"{card.context_length:,} tokens",
+        "Adapters": f"LoRA up to rank {card.engine.adapter_rank_max}"
+        if card.engine.adapter_rank_max
+        else "none",
         "GPU memory": f"{card.gpu_memory_gib:g} GiB",
         "Released": card.released.isoformat(),
         "Endpoints": ", ".join(card.endpoints),

@@ -123,10 +123,9 @@ class Uploads:
             form = await forms.read(head, sending, incoming, self._settings.adapter_bytes_max)
             card = self._shelf.get(form.model)
             if card is None:
-                bases = [each.id for each in self._shelf.cards if each.engine.adapter_rank_max]
-                raise UnknownModel(form.model, bases)
+                raise UnknownModel(form.model, shapes.takers(self._shelf.cards))
             register.check_name(form.name)
-            base = shapes.base_of(card, self._settings.models_folder)
+            base = shapes.base_of(card, self._settings.models_folder, self._shelf.cards)
             examined = await asyncio.to_thread(intake.examine, incoming, form.config, base)
             scope["state"]["upload"] = Upload(incoming, form, examined)
             headers = [header for header in scope["headers"] if header[0] in identity.HEADERS]

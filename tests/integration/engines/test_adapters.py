@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import shutil
@@ -110,3 +111,35 @@ async def test_more_adapters_than_are_kept_are_read_as_they_are_needed(engine: A
         answers = [(await said(client, name))[0] for name in names]
         assert len(set(answers)) == len(names)
         assert [(await said(client, name))[0] for name in names] == answers
+
+
+async def test_one_that_is_forgotten_while_it_answers_goes_on(engine: Any) -> None:
+    body = BODY | {"model": FIRST, "max_tokens": 200, "ignore_eos": True}
+    async with engine.client() as client:
+        whole = (await client.post("/v1/chat/completions", json=body)).json()
+        before = whole["choices"][0]["message"]["content"]
+        text, forgotten = "", False
+        async with client.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
+            async for line in answer.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                if not forgotten:
+                    forgotten = True
+                    gone = await client.post("/v1/unload_lora_adapter", json={"lora_name": FIRST})
+                    assert gone.status_code == 200
+                text += json.loads(line[6:])["choices"][0]["delta"].get("content") or ""
+    assert text == before
+
+
+async def test_more_adapters_at_once_than_are_computed_together_all_answer(
+    engine: Any, adapters: Path
+) -> None:
+    """The engine computes four together."""
+    names = [f"{number + 50:064x}" for number in range(6)]
+    for number, name in enumerate(names):
+        demo_adapter().write(adapters / name, 200 + number)
+    async with engine.client() as client:
+        alone = [await said(client, name) for name in names]
+        together = await asyncio.gather(*(said(client, name) for name in [*names, *names]))
+    assert [name for _, name in together] == [*names, *names]
+    assert all(text for text, _ in [*alone, *together])
