@@ -122,7 +122,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         ),
         cpu_slots=int(_number(env, "CPU_SLOTS", 1, least=0)) if "PENSTOCK_CPU_SLOTS" in env else None,
         pepper=read_pepper(env, home),
-        public_url=_address(env, "PUBLIC_URL", "http://127.0.0.1:8088"),
+        public_url=_address(env, "PUBLIC_URL", _running(home).get("public_url") or "http://127.0.0.1:8088"),
         body_bytes_max=int(_number(env, "BODY_BYTES_MAX", 8 * 1024 * 1024, least=1024)),
         drain_s=_number(env, "DRAIN_S", 30, least=0),
         first_byte_timeout_s=_number(env, "FIRST_BYTE_TIMEOUT_S", 600, least=1),
@@ -177,17 +177,22 @@ def _required(env: Mapping[str, str], name: str, home: Path) -> str:
     """Take a variable, or what a running `penstock up` wrote down for the commands beside it."""
     if value := env.get(PREFIX + name):
         return value
-    try:
-        running = msgspec.json.decode((home / "run.json").read_bytes(), type=dict[str, str | int])
-    except (OSError, msgspec.MsgspecError):
-        running = {}
-    value = str(running.get(name.lower(), ""))
+    value = _running(home).get(name.lower(), "")
     if not value:
         raise SettingsError(
             f"no running Penstock was found in {home}: start one with `bash ops/up`, "
             f"or set PENSTOCK_HOME to its state folder, or set {PREFIX}{name}"
         )
     return value
+
+
+def _running(home: Path) -> dict[str, str]:
+    """What a running `penstock up` wrote down; nothing where none runs."""
+    try:
+        found = msgspec.json.decode((home / "run.json").read_bytes(), type=dict[str, str | int])
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    return {name: str(value) for name, value in found.items()}
 
 
 def _number(env: Mapping[str, str], name: str, default: float, *, least: float) -> float:

@@ -71,3 +71,17 @@ def test_commands_follow_a_running_penstock(tmp_path: Path) -> None:
     )
     told = settings.read({"PENSTOCK_HOME": str(tmp_path)})
     assert (told.database_url, told.redis_url) == ("postgresql://db", "unix://r")
+
+
+def test_addresses_are_told_as_penstock_up_is_reached(tmp_path: Path) -> None:
+    here = {
+        "PENSTOCK_HOME": str(tmp_path),
+        "PENSTOCK_DATABASE_URL": "postgresql://x",
+        "PENSTOCK_REDIS_URL": "unix:///y",
+        "PENSTOCK_KEY_PEPPER": "70" * 32,
+    }
+    assert settings.read(here).public_url == "http://127.0.0.1:8088"
+    (tmp_path / "run.json").write_text('{"pid": 1, "public_url": "http://127.0.0.1:9000"}')
+    assert settings.read(here).public_url == "http://127.0.0.1:9000"
+    named = here | {"PENSTOCK_PUBLIC_URL": "https://models.example/"}
+    assert settings.read(named).public_url == "https://models.example"

@@ -15,9 +15,10 @@ from penstock.access import keys
 from penstock.cli import database
 from penstock.edge import usage_questions
 from penstock.edge.refusals import BadRequest
+from penstock.edge.usage_questions import Minutes
 from penstock.settings import Settings
 from penstock_base import money
-from penstock_billing import usage
+from penstock_billing import minutes, usage
 from penstock_billing.usage import Freshness, Question, UsageLine
 
 HEADINGS = {
@@ -29,7 +30,7 @@ HEADINGS = {
     "key_id": "Key",
     "endpoint": "Endpoint",
 }
-Told = tuple[Question, list[UsageLine], Freshness]
+Told = tuple[Question, list[UsageLine], list[Minutes], Freshness]
 
 
 @click.command()
@@ -46,26 +47,35 @@ Told = tuple[Question, list[UsageLine], Freshness]
 @click.option("--key", help="Only this key, by its id.")
 @click.option("--model", help="Only this model.")
 @click.option("--endpoint", help='Only this endpoint; "" is what called a model by its name.')
+@click.option("--minutes", "by_minutes", is_flag=True, help="Only minutes of endpoints that were charged.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-def command(organisation: str, as_json: bool, **asked: str | None) -> None:
-    """Show tokens and cost, by day and model or as --by says."""
+def command(organisation: str, by_minutes: bool, as_json: bool, **asked: str | None) -> None:
+    """Show tokens and cost, by day and model or as --by says, and the minutes of endpoints."""
 
     async def work(_: Settings, connection: asyncpg.Connection) -> Told:
         organisation_id = await keys.find_organisation(connection, organisation)
         question = usage_questions.read(organisation_id, usage_questions.Asked(**asked), datetime.now(UTC))
         lines = await usage.read(connection, question)
-        return question, lines, await usage.freshness(connection, organisation_id)
+        charged = await minutes.charged(connection, organisation_id, question.since, question.until)
+        fresh = await usage.freshness(connection, organisation_id)
+        return question, lines, usage_questions.minutes(question, charged), fresh
 
     try:
-        question, lines, fresh = database.run(work)
+        question, lines, charged, fresh = database.run(work)
     except BadRequest as error:
         click.echo(f"penstock usage: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(msgspec.json.encode([usage.parts(question, line) | usage.sums(line) for line in lines]))
+        told = [usage.parts(question, line) | usage.sums(line) for line in lines]
+        click.echo(msgspec.json.encode(charged if by_minutes else told))
+    elif by_minutes:
+        Console().print(_minutes(charged, f"Minutes of {organisation}"))
     else:
         first, last = usage_questions.bounds(question)
-        Console().print(_table(question, lines, fresh, f"Usage of {organisation}, {first} to {last} (UTC)"))
+        console = Console()
+        console.print(_table(question, lines, fresh, f"Usage of {organisation}, {first} to {last} (UTC)"))
+        if charged:
+            console.print(_minutes(charged, "Besides: minutes"))
 
 
 def _table(question: Question, lines: list[UsageLine], fresh: Freshness, title: str) -> Table:
@@ -93,4 +103,22 @@ def _table(question: Question, lines: list[UsageLine], fresh: Freshness, title: 
     table.caption = f"As of {fresh.as_of:%Y-%m-%d %H:%M:%S} UTC."
     if not lines:
         table.caption = "Nothing was used then: send a request, and it appears here within a second."
+    return table
+
+
+def _minutes(charged: list[Minutes], title: str) -> Table:
+    table = Table(title=title, show_footer=bool(charged))
+    table.add_column("Of", overflow="fold", footer="Total")
+    table.add_column("Model", overflow="fold")
+    total = sum(each.minutes for each in charged)
+    table.add_column("Minutes", justify="right", no_wrap=True, footer=f"{total:,}")
+    table.add_column("USD a minute", justify="right", no_wrap=True)
+    cost = money.nano_to_usd(sum(each.cost_nano_usd for each in charged))
+    table.add_column("Cost, USD", justify="right", no_wrap=True, footer=cost)
+    for each in charged:
+        what = f"{each.priced_as} {each.kind} {each.endpoint}".strip()
+        price, cost = money.nano_to_usd(each.nano_usd_per_minute), money.nano_to_usd(each.cost_nano_usd)
+        table.add_row(what, each.model, f"{each.minutes:,}", price, cost)
+    if not charged:
+        table.caption = "None were charged then: minutes are charged some minutes after they passed."
     return table

@@ -14,7 +14,7 @@ from litestar.params import FromQuery
 from penstock.access.keyring import Principal
 from penstock.edge import usage_questions
 from penstock.edge.refusals import BadRequest
-from penstock_billing import usage
+from penstock_billing import minutes, usage
 from penstock_billing.errors import UsageQuestionRefused
 
 
@@ -39,6 +39,7 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
         except UsageQuestionRefused as error:
             raise BadRequest(str(error), param="by") from error
         fresh = await usage.freshness(pool, principal.organisation_id)
-        return usage_questions.answer(question, lines, fresh)
+        charged = await minutes.charged(pool, question.organisation_id, question.since, question.until)
+        return usage_questions.answer(question, lines, charged, fresh)
 
     return [show_usage]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
+import msgspec
+
 from penstock.edge.refusals import BadRequest
 from penstock_base import money
 from penstock_billing import usage
+from penstock_billing.minutes import MinuteUsage
 from penstock_billing.usage import Dimension, Freshness, Question, Step, UsageLine
 
 DAYS_DEFAULT = 30
@@ -54,8 +57,38 @@ def read(organisation_id: int, asked: Asked, now: datetime) -> Question:
     )
 
 
-def answer(question: Question, lines: list[UsageLine], fresh: Freshness) -> dict[str, Any]:
-    """Lay an answer out: the window as it was understood, how fresh it is, and a line per part."""
+class Minutes(msgspec.Struct, frozen=True, kw_only=True):
+    """Minutes that were charged in a window, of one endpoint or of instances for it, at one price."""
+
+    kind: str
+    priced_as: str
+    endpoint: str
+    model: str
+    project_id: int
+    nano_usd_per_minute: int
+    minutes: int
+    cost_nano_usd: int
+
+
+def minutes(question: Question, charged: list[MinuteUsage]) -> list[Minutes]:
+    """Sum up the minutes that a question is about; those of no key are in no answer about one."""
+    sums: dict[tuple[Any, ...], list[int]] = {}
+    asked = (("project_id", question.project_id), ("model", question.model), ("endpoint", question.endpoint))
+    for each in charged if question.key_id is None else ():
+        if any(wanted is not None and getattr(each, field) != wanted for field, wanted in asked):
+            continue
+        what = (each.kind.value, each.priced_as, each.endpoint, each.model, each.project_id)
+        sums.setdefault((*what, each.nano_usd_per_minute), [0, 0])
+        sums[(*what, each.nano_usd_per_minute)][0] += each.minutes
+        sums[(*what, each.nano_usd_per_minute)][1] += each.cost_nano_usd
+    names = Minutes.__struct_fields__
+    return [Minutes(**dict(zip(names, (*what, *sums[what]), strict=True))) for what in sorted(sums)]
+
+
+def answer(
+    question: Question, lines: list[UsageLine], charged: list[MinuteUsage], fresh: Freshness
+) -> dict[str, Any]:
+    """Lay an answer out: the window as it was understood, how fresh it is, a line per part, and minutes."""
     first, last = bounds(question)
     return {
         "since": first,
@@ -63,6 +96,10 @@ def answer(question: Question, lines: list[UsageLine], fresh: Freshness) -> dict
         "as_of": fresh.as_of,
         "latest_minute": fresh.latest_minute,
         "data": [told(question, line) for line in lines],
+        "minutes": [
+            msgspec.to_builtins(each) | {"cost_usd": money.nano_to_usd(each.cost_nano_usd)}
+            for each in minutes(question, charged)
+        ],
     }
 
 

@@ -31,6 +31,8 @@ class Run(msgspec.Struct, frozen=True):
     base_url: str
     database_url: str
     redis_url: str
+    public_url: str
+    """Where clients reach it, as PENSTOCK_PUBLIC_URL says or as it listens."""
 
 
 @dataclass(frozen=True)

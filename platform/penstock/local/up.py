@@ -121,6 +121,8 @@ class _Up:
             listener = await listening.bind(self._options.host, self._options.port)
             self._stack.callback(listener.close)
         self._environ["PENSTOCK_HOME"] = str(home)
+        # What gateways tell of their own address; whoever has a name in front says so.
+        self._environ.setdefault("PENSTOCK_PUBLIC_URL", listening.base_url(listener))
         await self._start_servers(held)
         told = settings.read(self._environ)
         with self._show.step("schemas"):
@@ -133,7 +135,7 @@ class _Up:
             model = await asyncio.to_thread(_chat_model, told)
             await self._until_ready(listening.base_url(listener), told.models)
         url = listening.base_url(listener)
-        held.announce(state.Run(os.getpid(), f"{url}/v1", told.database_url, told.redis_url))
+        held.announce(state.Run(os.getpid(), f"{url}/v1", told.database_url, told.redis_url, told.public_url))
         self.ready = True
         self._welcome(f"{url}/v1", key, model)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from penstock_base import money
+from penstock_billing import intervals, minutes
+from penstock_billing.intervals import IntervalKind, Subject
 
 Command = Callable[..., Awaitable[Any]]
 
@@ -50,3 +53,33 @@ async def test_what_makes_no_sense_is_refused_in_a_sentence(
     result = await penstock("usage", *arguments, status=status)
     assert says in result.output
     assert "Traceback" not in result.output
+
+
+async def test_minutes_of_endpoints_stand_beside_requests(
+    penstock: Any, asked: Any, acme: int, database: asyncpg.Pool
+) -> None:
+    assert "None were charged" in (await penstock("usage", "--organisation", "acme", "--minutes")).output
+    subject = Subject(
+        kind=IntervalKind.ENDPOINT,
+        id="1",
+        priced_as="serverless",
+        organisation_id=acme,
+        project_id=1,
+        model="penstock/demo-chat",
+        endpoint="front-desk",
+    )
+    async with database.acquire() as connection:
+        await connection.execute(
+            "insert into billing.minute_price_version (kind, subject, nano_usd_per_minute, valid_from)"
+            " values ('endpoint', 'serverless', 100000, clock_timestamp())"
+        )
+        await intervals.open_interval(connection, subject, datetime.now(UTC), holder=None)
+        # As if it were ten minutes later: what is charged begins after the price.
+        await minutes.accrue(connection, datetime.now(UTC) + timedelta(minutes=10))
+    (line,) = await asked("usage", "--organisation", "acme", "--minutes")
+    assert (line["endpoint"], line["minutes"], line["cost_nano_usd"]) == ("front-desk", 10, 1_000_000)
+    for columns in (80, 140):
+        shown = await penstock("usage", "--organisation", "acme", columns=columns)
+        assert "Besides: minutes" in shown.output
+        assert "0.001000000" in shown.output
+        assert max(map(len, shown.output.splitlines())) <= columns

@@ -9,6 +9,8 @@ import pytest
 from penstock.edge import usage_questions
 from penstock.edge.refusals import BadRequest
 from penstock.edge.usage_questions import Asked
+from penstock_billing.intervals import IntervalKind
+from penstock_billing.minutes import MinuteUsage
 from penstock_billing.usage import Dimension, Freshness, Question, Step, UsageLine
 
 NOW = datetime(2026, 11, 21, 13, 14, 15, tzinfo=UTC)
@@ -99,7 +101,7 @@ def test_an_answer_names_only_what_was_told_apart() -> None:
         reasoning_tokens=0,
         cost_nano_usd=1_500_000_000,
     )
-    told = usage_questions.answer(read(), [line], Freshness(NOW, None))
+    told = usage_questions.answer(read(), [line], [], Freshness(NOW, None))
     assert (told["since"], told["until"]) == (date(2026, 10, 23), date(2026, 11, 21))
     assert told["as_of"] == NOW
     (first,) = told["data"]
@@ -107,3 +109,43 @@ def test_an_answer_names_only_what_was_told_apart() -> None:
     assert (first["model"], first["requests"], first["failed_requests"]) == ("a", 2, 1)
     assert (first["cost_nano_usd"], first["cost_usd"]) == (1_500_000_000, "1.500000000")
     assert not {"project_id", "key_id", "endpoint", "at"} & set(first)
+
+
+def minutes_of(endpoint: str, project_id: int = 1, minutes: int = 10, interval: int = 1) -> MinuteUsage:
+    return MinuteUsage(
+        interval_id=interval,
+        kind=IntervalKind.ENDPOINT,
+        subject=f"{interval}",
+        priced_as="serverless",
+        model="penstock/demo-chat",
+        endpoint=endpoint,
+        project_id=project_id,
+        minute_price_version=1,
+        nano_usd_per_minute=100,
+        minutes=minutes,
+        cost_nano_usd=100 * minutes,
+    )
+
+
+def test_minutes_of_one_endpoint_are_one_line_however_often_it_stopped() -> None:
+    charged = [minutes_of("desk"), minutes_of("desk", interval=2), minutes_of("other", interval=3)]
+    found = usage_questions.minutes(read(), charged)
+    assert [(each.endpoint, each.minutes, each.cost_nano_usd) for each in found] == [
+        ("desk", 20, 2000),
+        ("other", 10, 1000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "endpoints"),
+    [
+        ({"endpoint": "desk"}, ["desk"]),
+        ({"project": "2"}, ["other"]),
+        ({"model": "penstock/demo-embed"}, []),
+        ({"key": "key_1"}, []),
+    ],
+)
+def test_minutes_are_those_that_were_asked_about(asked: dict[str, str], endpoints: list[str]) -> None:
+    charged = [minutes_of("desk"), minutes_of("other", project_id=2, interval=2)]
+    found = usage_questions.minutes(read(**asked), charged)
+    assert [each.endpoint for each in found] == endpoints

@@ -78,7 +78,7 @@ def test_what_a_killed_run_left_is_forgotten(tmp_path: Path) -> None:
 
 def test_others_read_how_to_reach_what_runs_until_it_ends(tmp_path: Path) -> None:
     held = state.take(tmp_path)
-    run = state.Run(os.getpid(), "http://127.0.0.1:1/v1", "postgresql://x", "unix:///y")
+    run = state.Run(os.getpid(), "http://127.0.0.1:1/v1", "postgresql://x", "unix:///y", "http://127.0.0.1:1")
     held.announce(run)
     assert state.running(tmp_path) == run
     assert (tmp_path / state.RUN_FILE).stat().st_mode & 0o077 == 0
@@ -88,7 +88,9 @@ def test_others_read_how_to_reach_what_runs_until_it_ends(tmp_path: Path) -> Non
 
 def test_the_note_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
     held = state.take(tmp_path)
-    held.announce(state.Run(2**22 + 1, "http://127.0.0.1:1/v1", "postgresql://x", "unix:///y"))
+    held.announce(
+        state.Run(2**22 + 1, "http://127.0.0.1:1/v1", "postgresql://x", "unix:///y", "http://127.0.0.1:1")
+    )
     assert state.running(tmp_path) is None
     held.close()
 
