@@ -66,6 +66,7 @@ class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True):
     pool_version: int
     policy: str
     candidates: int
+    hedged: bool
     cost_nano_usd: int
     funding: Funding
     ledger_transaction_id: int | None

@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 from litestar import Litestar, Request
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 
 from penstock.access.keyring import Keyring, Principal
 from penstock.adapters.book import AdapterBook
@@ -159,11 +159,13 @@ class Gateway:
             async with self.serve():
                 yield
 
-        async def principal(request: Request[Any, Any, Any]) -> Principal:
-            found = await self.keyring.authenticate(wire.read_head(request.scope).api_key)
+        async def caller(request: Request[Any, Any, Any]) -> Principal:
+            return await self.keyring.authenticate(wire.read_head(request.scope).api_key)
+
+        async def principal(caller: NamedDependency[Principal]) -> Principal:
             # A key of an endpoint opens nothing but that.
-            self.endpoints.check_plain(found)
-            return found
+            self.endpoints.check_plain(caller)
+            return caller
 
         return Litestar(
             [
@@ -186,7 +188,7 @@ class Gateway:
                 ),
                 *operations.routes(self.readiness, self._settings.metrics_token),
             ],
-            dependencies={"principal": Provide(principal)},
+            dependencies={"caller": Provide(caller), "principal": Provide(principal)},
             exception_handlers={Exception: failures.respond},
             lifespan=[lifespan],
             openapi_config=None,

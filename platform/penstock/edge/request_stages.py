@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.serving.dispatch import ADAPTER_AFFINITY
 from penstock_base import money
 from penstock_billing import price_units
 from penstock_billing.prices import PriceVersion
@@ -30,6 +31,7 @@ POLICIES: dict[str, str] = {
     PolicyName.POWER_OF_TWO: "the better of two drawn at random",
     PolicyName.PREFIX_AFFINITY: "the one that knows the prompt's beginning",
     PolicyName.SESSION_AFFINITY: "the one that has the session",
+    ADAPTER_AFFINITY: "the one that has the adapter loaded",
 }
 """What each routing policy looks for, where it may."""
 
@@ -102,7 +104,8 @@ def stages(one: RecordedRequest) -> list[Stage]:
             then("retried", one.queue_us, f"{_engines(one.retries)} failed it before it was answered")
     else:
         then("queued", one.queue_us, "until an engine took it; records from then keep no more of it")
-    then("sent", one.queue_us, f"to {one.replica}{_chosen(one)}")
+    hedged = "; a second engine was asked too, since the first was late: that costs nothing"
+    then("sent", one.queue_us, f"to {one.replica}{_chosen(one)}{hedged if one.hedged else ''}")
     if one.first_token_us:
         note = "the first token came" if one.streamed else "the answer came"
         then("worked", one.first_token_us, f"until {note}, {_cached(one)}")

@@ -1,4 +1,7 @@
-"""The management API of single requests: `/api/v1/requests`. The tenant comes from the credential only."""
+"""The management API of single requests: `/api/v1/requests`. The tenant comes from the credential only.
+
+Endpoints' own keys are let in too: who calls an endpoint may know what became of its requests.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
 
     @get("/api/v1/requests")
     async def list_requests(
-        principal: NamedDependency[Principal],
+        caller: NamedDependency[Principal],
         since: FromQuery[str | None] = None,
         until: FromQuery[str | None] = None,
         model: FromQuery[str | None] = None,
@@ -36,8 +39,8 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
         limit: FromQuery[int] = request_questions.LIMIT_DEFAULT,
     ) -> dict[str, Any]:
         asked = Asked(since, until, model, key, endpoint, project, outcome, after, limit)
-        seen = await _seen(pool, principal)
-        wanted = request_questions.read(principal.organisation_id, asked, datetime.now(UTC), seen)
+        seen = await _seen(pool, caller)
+        wanted = request_questions.read(caller.organisation_id, asked, datetime.now(UTC), seen)
         try:
             found = await requests.latest(pool, wanted)
         except TimeoutError:
@@ -51,13 +54,11 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
         }
 
     @get("/api/v1/requests/{request_id:str}")
-    async def show_request(
-        principal: NamedDependency[Principal], request_id: FromPath[str]
-    ) -> dict[str, Any]:
+    async def show_request(caller: NamedDependency[Principal], request_id: FromPath[str]) -> dict[str, Any]:
         if not request_questions.is_id(request_id):
             raise NotFound("there is no such request: an id is printable text of at most 256 characters")
-        seen = await _seen(pool, principal)
-        organisation_id = principal.organisation_id
+        seen = await _seen(pool, caller)
+        organisation_id = caller.organisation_id
         found = await requests.find(pool, organisation_id, request_id, datetime.now(UTC), seen)
         if found is None:
             bounds = requests.window(request_id)
@@ -70,11 +71,11 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
     return [list_requests, show_request]
 
 
-async def _seen(pool: asyncpg.Pool, principal: Principal) -> list[str] | None:
-    """The keys whose requests a principal may see: an endpoint's own key sees those of that endpoint's keys.
+async def _seen(pool: asyncpg.Pool, caller: Principal) -> list[str] | None:
+    """The keys whose requests a caller may see: an endpoint's own key sees those of that endpoint's keys.
 
     None: all of its organisation.
     """
-    if principal.endpoint_id is None:
+    if caller.endpoint_id is None:
         return None
-    return await serverless.key_ids(pool, principal.endpoint_id)
+    return await serverless.key_ids(pool, caller.endpoint_id)

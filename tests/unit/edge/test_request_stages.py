@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.edge import request_stages
+from penstock.serving.dispatch import ADAPTER_AFFINITY
 from penstock_billing import rating
 from penstock_billing.prices import PriceVersion
 from penstock_billing.record import Funding, Outcome
@@ -48,6 +49,7 @@ def one(**changes: Any) -> RecordedRequest:
         "funding": Funding.POSTPAID,
         "ledger_transaction_id": None,
         "batch": False,
+        "hedged": False,
     }
     numbers = ("input", "cached", "output", "reasoning")
     fields |= {f"{name}_tokens": 0 for name in numbers}
@@ -122,7 +124,7 @@ def test_a_request_without_an_answer_says_so() -> None:
 
 def test_every_outcome_and_policy_has_its_words() -> None:
     assert set(request_stages.MEANINGS) == set(Outcome)
-    assert set(request_stages.POLICIES) == set(PolicyName)
+    assert set(request_stages.POLICIES) == {*PolicyName, ADAPTER_AFFINITY}
 
 
 @given(
@@ -159,6 +161,8 @@ def test_charges_add_up_to_the_cost(
         ({"candidates": 3}, "chosen from 3 engines by least_load, which prefers the one with the fewest"),
         ({"policy": "", "pool_version": 4}, "to a (pool version 4)"),
         ({"policy": "a later one"}, "by a later one"),
+        ({"policy": "adapter_affinity"}, "which prefers the one that has the adapter loaded"),
+        ({"hedged": True}, "a second engine was asked too"),
     ],
 )
 def test_why_that_engine(changes: dict[str, Any], says: str) -> None:
