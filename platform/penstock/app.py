@@ -27,27 +27,24 @@ from penstock.admission.idempotency.claims import Claims
 from penstock.admission.rates import Rates
 from penstock.admission.shared_counters import SharedCounters
 from penstock.changes import Changes
-from penstock.edge import (
+from penstock.edge import failures, models, operations, wire
+from penstock.edge.api import (
     adapters,
     budgets,
     credit,
-    failures,
     instance_types,
     limits,
     management,
-    models,
-    operations,
     prices,
     requests,
     serverless,
-    wire,
 )
-from penstock.edge.adapters import Uploads
+from penstock.edge.api.adapters import Uploads
+from penstock.edge.api.serverless import Serverless
 from penstock.edge.endpoint_paths import EndpointPaths
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
-from penstock.edge.serverless import Serverless
 from penstock.endpoints.book import EndpointBook
 from penstock.observe import journal_metrics, metrics
 from penstock.routing.directory import Directory, Standing

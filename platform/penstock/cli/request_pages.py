@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.cli import amounts
-from penstock.edge import request_stages
-from penstock.edge.request_stages import Stage
+from penstock.edge.api import request_stages
+from penstock.edge.api.request_stages import Stage
 from penstock_base import money
 from penstock_billing import price_units
 from penstock_billing.prices import PriceVersion

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from penstock.access import keys
 from penstock.cli import database, request_pages
-from penstock.edge import request_questions, request_stages
+from penstock.edge.api import request_questions, request_stages
+from penstock.edge.api.request_questions import Asked
 from penstock.edge.refusals import BadRequest
-from penstock.edge.request_questions import Asked
 from penstock.settings import Settings
 from penstock_billing import requests
 from penstock_billing.errors import UnknownRequest

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from penstock.access import keys
 from penstock.cli import database
-from penstock.edge import usage_questions
+from penstock.edge.api import usage_questions
+from penstock.edge.api.usage_questions import Minutes
 from penstock.edge.refusals import BadRequest
-from penstock.edge.usage_questions import Minutes
 from penstock.settings import Settings
 from penstock_base import money
 from penstock_billing import minutes, usage

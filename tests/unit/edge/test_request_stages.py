@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.edge import request_stages
+from penstock.edge.api import request_stages
 from penstock.serving.dispatch import ADAPTER_AFFINITY
 from penstock_billing import rating
 from penstock_billing.prices import PriceVersion

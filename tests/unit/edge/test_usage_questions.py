@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from penstock.edge import usage_questions
+from penstock.edge.api import usage_questions
+from penstock.edge.api.usage_questions import Asked
 from penstock.edge.refusals import BadRequest
-from penstock.edge.usage_questions import Asked
 from penstock_billing.intervals import IntervalKind
 from penstock_billing.minutes import MinuteUsage
 from penstock_billing.usage import Dimension, Freshness, Question, Step, UsageLine

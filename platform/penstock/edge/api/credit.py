@@ -20,8 +20,8 @@ from litestar.params import FromPath, FromQuery
 
 from penstock.access import keys
 from penstock.access.keyring import Principal
+from penstock.edge.api.usage_questions import midnight
 from penstock.edge.refusals import BadRequest, NotFound
-from penstock.edge.usage_questions import midnight
 from penstock_base import money
 from penstock_billing import books, wallets
 from penstock_billing.books import ChargedRequest, Transaction

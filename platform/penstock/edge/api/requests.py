@@ -15,9 +15,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
 from penstock.access.keyring import Principal
-from penstock.edge import request_questions, request_stages
+from penstock.edge.api import request_questions, request_stages
+from penstock.edge.api.request_questions import Asked
 from penstock.edge.refusals import BadRequest, NotFound
-from penstock.edge.request_questions import Asked
 from penstock.endpoints import serverless
 from penstock_billing import requests
 

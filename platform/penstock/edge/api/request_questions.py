@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from penstock.edge import usage_questions
+from penstock.edge.api import usage_questions
 from penstock.edge.refusals import BadRequest
 from penstock_billing.record import Outcome
 from penstock_billing.requests import CLIENT_ID_DAYS, OUR_PREFIX, RecordedRequest, Wanted, window

@@ -12,7 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromQuery
 
 from penstock.access.keyring import Principal
-from penstock.edge import usage_questions
+from penstock.edge.api import usage_questions
 from penstock.edge.refusals import BadRequest
 from penstock_billing import minutes, usage
 from penstock_billing.errors import UsageQuestionRefused
