@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import statistics
 import sys
 import time
@@ -92,7 +93,7 @@ class Exchange(asyncio.Protocol):
         self.first_ns: list[int] = []
         self.refused_ns: list[int] = []
         self.pause_s: Callable[[], float] = lambda: 0.0
-        """How long to wait before the next request."""
+        """How long to wait before the next request; infinite where there is to be none."""
         self.failures: list[str] | None = None
         """Where to count failures; otherwise the first ends it."""
 
@@ -101,9 +102,9 @@ class Exchange(asyncio.Protocol):
 
     def go(self) -> None:
         """Ask once more, or be over."""
-        if not self._more():
+        if not self._more() or (pause_s := self.pause_s()) == math.inf:
             self._over("")
-        elif (pause_s := self.pause_s()) > 0:
+        elif pause_s > 0:
             asyncio.get_running_loop().call_later(pause_s, self._ask)
         else:
             self._ask()
@@ -201,7 +202,7 @@ async def load(plan: Plan) -> Loaded:
     loop = asyncio.get_running_loop()
     left = [0]
 
-    until_s = [float("inf")]
+    until_s = [math.inf]
 
     def more() -> bool:
         left[0] -= 1
@@ -225,7 +226,8 @@ async def load(plan: Plan) -> Loaded:
 
     def pause_s() -> float:
         asked = plan.requests - left[0] - 1
-        return began_s + asked / plan.rate_per_s - time.monotonic()
+        due_s = began_s + asked / plan.rate_per_s
+        return due_s - time.monotonic() if due_s < until_s[0] else math.inf
 
     for exchange in exchanges:
         exchange.failures = failures if plan.count_failures else None
