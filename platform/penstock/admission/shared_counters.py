@@ -53,7 +53,11 @@ class SharedCounters:
         self._looked_at.add(name)
 
     def watch(self, name: str, others_added: Callable[[float], None]) -> None:
-        """Have a function told what other gateways add from now on, as it becomes known."""
+        """Have a function told what other gateways add from now on, as it becomes known.
+
+        It is known of names that are added to here, and of those that somebody looks at: a gateway that only
+        watches asks nothing, however many tenants it has seen.
+        """
         self._watching[name] = others_added
         self._unseen.add(name)
 
@@ -71,7 +75,7 @@ class SharedCounters:
         """Exchange until cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
-            if not self._unsent and not self._watching and not self._looked_at:
+            if not self._unsent and not self._looked_at:
                 continue
             try:
                 await self.exchange()
@@ -88,7 +92,7 @@ class SharedCounters:
         only the answer was lost: limits are then a little tight for a minute.
         """
         sent, self._unsent = self._unsent, {}
-        asked = [name for name in self._watching.keys() | self._looked_at if name not in sent]
+        asked = [name for name in self._looked_at if name not in sent]
         self._looked_at = set()
         self._under_way = {*sent, *asked}
         try:

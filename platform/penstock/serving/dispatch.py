@@ -277,6 +277,12 @@ class Dispatcher:
             self._counters.watch(name, lambda others: queue.charge(tenant, others, urgency))
         self._counters.add(name, amount, SHARED_KEEP_S)
 
+    def _look(self, ticket: Ticket) -> None:
+        """Ask what other gateways gave a tenant that waits here: its turn depends on it."""
+        name = self._shared.get((ticket.model, ticket.tenant, ticket.urgency))
+        if name is not None:
+            self._counters.look(name)
+
     def _open(self, model: str) -> list[Target]:
         """The engines that may have one more request now."""
         now_s = self._clock()
@@ -345,6 +351,7 @@ class Dispatcher:
         ticket.turn = turn
         queue.push(ticket.tenant, ticket, weight=ticket.weight, urgency=ticket.urgency)
         self._waiting_tokens[ticket.model] = self._waiting_tokens.get(ticket.model, 0.0) + ticket.tokens
+        self._look(ticket)
         # There may be room that it alone may take, or that nobody was told of: windows grow, breakers close.
         self.fill(ticket.model)
         left = asyncio.ensure_future(_until_gone(receive))

@@ -91,3 +91,20 @@ async def test_counters_end_when_nobody_adds_to_them(gateways: list[SharedCounte
     other.watch("x", lambda _: None)
     await other.exchange()
     assert other.sum("x") == 0
+
+
+async def test_what_is_only_watched_is_not_asked_for_until_somebody_looks(
+    gateways: list[SharedCounters],
+) -> None:
+    one, other = gateways
+    heard: list[float] = []
+    one.watch("x", heard.append)
+    one.add("x", 5, 60)
+    await one.exchange()
+    other.add("x", 7, 60)
+    await other.exchange()
+    await one.exchange()
+    assert heard == []
+    one.look("x")
+    await one.exchange()
+    assert heard == [7]
