@@ -31,5 +31,9 @@ class EngineStalledError(EngineFailure):
     """The engine's process lives, but makes no tokens."""
 
 
+class SleepError(EngineFailure):
+    """The engine could not be put to sleep, or woken: it is killed, and started anew when it is wanted."""
+
+
 class ScrapeError(EngineFailure):
     """The engine's figures could not be read."""

@@ -16,6 +16,7 @@ from penstock_engines.instance_types import InstanceType
 from penstock_engines.inventory import GIB, MEMORY_SHARE, Inventory
 from penstock_engines.spec import Device
 
+ROUNDING_GIB = 1e-6
 CPU_OVERHEAD_GIB = 1.2
 """What an engine process takes beside weights and cache: measured 0.9 to 1.1 with the demo models."""
 
@@ -72,10 +73,23 @@ def gpus_of(card: ModelCard) -> int:
     return max(1, int(card.engine.extra.get("tensor-parallel-size", "1")))
 
 
+def fits(inventory: Inventory, taken: Sequence[Claim], claim: Claim) -> bool:
+    """Whether the place on GPUs that an engine had is free, for one that wakes up."""
+    rooms = {gpu.index: gpu.memory_gib * MEMORY_SHARE for gpu in inventory.gpus}
+    for other in taken:
+        for index in other.gpus:
+            rooms[index] -= other.memory_gib
+    return all(claim.memory_gib <= rooms[index] + ROUNDING_GIB for index in claim.gpus)
+
+
+def weights_gib(card: ModelCard) -> float:
+    """What the weights of a model take, wherever they are."""
+    return card.parameters * card.weight_bits / 8 / GIB
+
+
 def cpu_memory_gib(card: ModelCard) -> float:
     """What an engine of the model takes of a machine without GPUs."""
-    weights_gib = card.parameters * card.weight_bits / 8 / GIB
-    return weights_gib + card.engine.kv_cache_mib / 1024 + CPU_OVERHEAD_GIB
+    return weights_gib(card) + card.engine.kv_cache_mib / 1024 + CPU_OVERHEAD_GIB
 
 
 def _named(types: list[InstanceType], name: str, card: ModelCard, need_gib: float, gpus: int) -> InstanceType:

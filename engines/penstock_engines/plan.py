@@ -23,6 +23,8 @@ class Present:
     """Requests it works on."""
     refused: bool = False
     """It cannot be run as described; starting another one like it would end the same way."""
+    can_sleep: bool = False
+    """Whether it may sleep (on) instead of being stopped."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Plan:
     """These, draining first."""
     spare: tuple[str, ...]
     """These next, if a new one has no place otherwise: the old version's, the least missed first."""
+    sleep: tuple[str, ...] = ()
+    """These sleep instead of being stopped: the last one of a pool that nobody asks for."""
+    wake: tuple[str, ...] = ()
+    """These wake up instead of others being started."""
 
 
 def plan(wanted: int, version: int, present: Sequence[Present]) -> Plan:
@@ -45,7 +51,14 @@ def plan(wanted: int, version: int, present: Sequence[Present]) -> Plan:
     ready = sum(one.state is ReplicaState.READY for one in current)
     refused = any(one.refused and one.version == version for one in present)
     start = 0 if refused else max(0, wanted - len(current))
+    asleep = [one for one in present if one.state is ReplicaState.ASLEEP]
+    wake = [one for one in asleep if one.version == version][:start]
+    start -= len(wake)
     surplus = _least_missed(current)[: max(0, len(current) - wanted)]
+    sleepers = [one for one in asleep if one.version == version and one.can_sleep and not wanted][:1]
+    tired = [one for one in surplus if one.can_sleep and not wanted and not sleepers][-1:]
+    surplus = [one for one in surplus if one not in tired]
+    surplus += [one for one in asleep if one not in wake and one not in sleepers]
     keep_old = max(0, wanted - ready)
     retired = _least_missed(old)[: max(0, len(old) - keep_old)]
     spare = [one for one in _least_missed(old) if one not in retired] if start else []
@@ -53,6 +66,8 @@ def plan(wanted: int, version: int, present: Sequence[Present]) -> Plan:
         start=start,
         stop=tuple(one.id for one in (*surplus, *retired)),
         spare=tuple(one.id for one in spare),
+        sleep=tuple(one.id for one in tired),
+        wake=tuple(one.id for one in wake),
     )
 
 

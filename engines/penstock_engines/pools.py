@@ -59,10 +59,17 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long a request waits for its turn, or for the model to wake."""
     waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     """Requests that may wait in one gateway."""
+    sleep: bool = True
+    """Whether the last engine on a GPU sleeps when nobody asks for it; otherwise it is stopped."""
     instance_type: str | None = None
     """The slice of hardware that each engine takes whole; by default only what it needs."""
     hedge_after_ms: Annotated[int, Meta(ge=1, le=600_000)] | None = None
     """How long an engine may bring no first byte of a stream until a second one is asked as well."""
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether engines that can sleep are to be able to."""
+        return self.sleep and not self.scale.replicas_min and bool(self.scale.replicas_max)
 
     @property
     def hedge_after_s(self) -> float | None:

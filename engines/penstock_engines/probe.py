@@ -12,12 +12,14 @@ import httpx
 
 from penstock_catalog.cards import Task
 from penstock_engines import scrape
-from penstock_engines.failures import EngineFailure, ScrapeError
+from penstock_engines.failures import EngineFailure, ScrapeError, SleepError
 from penstock_engines.scrape import EngineFigures
 from penstock_engines.spec import EngineSpec
 
 SCRAPE_S: Final = 10.0
 """The metrics page takes milliseconds; an engine that is this late is not well."""
+
+SLEEPING: Final = {True: '{"is_sleeping":true}', False: '{"is_sleeping":false}'}
 
 CHAT: Final = "/v1/chat/completions"
 
@@ -74,6 +76,23 @@ class EngineProbe:
             raise ProbeError(f"no answer to a one-token request within {timeout_s:g} s") from None
         except httpx.HTTPError as error:
             raise ProbeError(f"no answer to a one-token request: {type(error).__name__}") from None
+
+    async def sleep(self, level: int, timeout_s: float) -> None:
+        """Have the engine free its GPU's memory; raises SleepError unless it says that it sleeps."""
+        await self._turn(f"/sleep?level={level}", timeout_s, asleep=True)
+
+    async def wake_up(self, timeout_s: float) -> None:
+        """Have the engine take its GPU's memory again; raises SleepError unless it says that it is awake."""
+        await self._turn("/wake_up", timeout_s, asleep=False)
+
+    async def _turn(self, path: str, timeout_s: float, *, asleep: bool) -> None:
+        try:
+            done = await self._client.post(path, timeout=timeout_s)
+            said = await self._client.get("/is_sleeping", timeout=SCRAPE_S)
+        except httpx.HTTPError as error:
+            raise SleepError(f"no answer to POST {path}: {type(error).__name__}") from None
+        if done.status_code != httpx.codes.OK or said.text.replace(" ", "") != SLEEPING[asleep]:
+            raise SleepError(f"POST {path} was answered with status {done.status_code}: {said.text[:100]}")
 
     async def figures(self) -> EngineFigures:
         """Read the engine's figures; raises ScrapeError."""

@@ -20,13 +20,14 @@ from penstock_engines.failures import (
     EngineStalledError,
     NotReadyError,
     ScrapeError,
+    SleepError,
 )
 from penstock_engines.health import Patience, Progress, Verdict
 from penstock_engines.launcher import EngineProcess, Launcher, socket_of
 from penstock_engines.logs import EngineLog
 from penstock_engines.probe import EngineProbe, ProbeError
 from penstock_engines.scrape import EngineFigures
-from penstock_engines.spec import EngineSpec
+from penstock_engines.spec import SLEEP_LEVEL, EngineSpec
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class ReplicaState(StrEnum):
     """Has no engine that answers: being started, or waiting to be restarted. Give it no requests."""
     READY = "ready"
     """Gave a real answer and makes progress. Give it requests."""
+    ASLEEP = "asleep"
+    """Its process lives, its weights rest in the machine's memory, its GPU is free. Wake it to use it."""
     DRAINING = "draining"
     """Finishes what it has and then leaves. Give it no more requests."""
     GONE = "gone"
@@ -77,6 +80,10 @@ class ReplicaLimits:
     """Between two looks at the engine's figures."""
     probe_s: float = 30.0
     """A one-token answer that takes longer, on an engine with nothing else to do, is a stall."""
+    settle_s: float = 1.5
+    """From being off the list until it is put to sleep: gateways follow the list within a second."""
+    sleep_s: float = 120.0
+    """Going to sleep, or waking up, may not take longer: it moves weights between two memories."""
     patience: Patience = field(default_factory=Patience)
 
 
@@ -119,6 +126,11 @@ class Replica:
         self._chance = chance or random.Random()  # noqa: S311 - spreads restarts, hides nothing
         self._process: EngineProcess | None = None
         self._drain_s = 0.0
+        self.resting = False
+        """Told to sleep, whether it does already or not."""
+        self.sleep_failed = False
+        """It was to sleep, or to wake, and could not."""
+        self._told = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._begun = False
@@ -141,6 +153,16 @@ class Replica:
         finally:
             await self._end_process()
             self._ended.set()
+
+    def rest(self) -> None:
+        """Have a ready engine sleep as soon as it has nothing to do; `spec.sleeps` says whether it can."""
+        self.resting = True
+        self._told.set()
+
+    def wake(self) -> None:
+        """Have it serve again."""
+        self.resting = False
+        self._told.set()
 
     async def stop(self, drain_s: float) -> None:
         """Deregister, give the engine `drain_s` seconds to finish what it has, end it; returns when gone."""
@@ -181,8 +203,50 @@ class Replica:
         async with EngineProbe(self.spec, self.socket) as probe:
             await self._while_alive(self._become_ready(probe, began_s))
             self._ready_since_s = time.monotonic()
-            await self._change(ReplicaState.READY, "the engine answers")
-            await self._while_alive(self._watch(probe))
+            self.resting = False
+            while True:
+                await self._change(ReplicaState.READY, "the engine answers")
+                await self._while_alive(self._watch_until_told(probe))
+                await self._while_alive(self._sleep(probe))
+
+    async def _watch_until_told(self, probe: EngineProbe) -> None:
+        """Watch it until it is to sleep."""
+        await _first(self._watch(probe), asyncio.ensure_future(self._until(resting=True)))
+
+    async def _until(self, *, resting: bool) -> None:
+        while self.resting is not resting:
+            self._told.clear()
+            await self._told.wait()
+
+    async def _sleep(self, probe: EngineProbe) -> None:
+        """Sleep as soon as nothing is to do, until it is to wake, and wake up."""
+        limits = self._limits
+        await self._change(ReplicaState.DRAINING, "going to sleep")
+        began_s = time.monotonic()
+        while not await self._idle(probe) or time.monotonic() < began_s + limits.settle_s:
+            if not self.resting:
+                return
+            if time.monotonic() > began_s + limits.settle_s + limits.patience.stall_s:
+                raise EngineStalledError("it did not come to an end of its requests before its sleep")
+            await asyncio.sleep(LOOK_S)
+        try:
+            await probe.sleep(SLEEP_LEVEL, limits.sleep_s)
+            self.figures = None
+            await self._change(ReplicaState.ASLEEP, "its weights rest in memory: it wakes when asked for")
+            await self._until(resting=False)
+            began_s = time.monotonic()
+            await self._change(ReplicaState.STARTING, "waking up")
+            await probe.wake_up(limits.sleep_s)
+        except SleepError:
+            self.sleep_failed = True
+            raise
+        self.timings = StartTimings(listening_s=time.monotonic() - began_s)
+        await probe.answer(limits.start_s)
+        self.timings = replace(self.timings, answer_s=time.monotonic() - began_s)
+
+    async def _idle(self, probe: EngineProbe) -> bool:
+        figures = await probe.figures()
+        return not figures.running and not figures.waiting
 
     async def _become_ready(self, probe: EngineProbe, began_s: float) -> None:
         try:
@@ -246,8 +310,9 @@ class Replica:
         await self._unless_stopping(asyncio.sleep(pause_s))
 
     async def _leave(self) -> None:
-        if self.state is ReplicaState.READY and self._process is not None:
-            await self._change(ReplicaState.DRAINING, f"stopping; has {self._drain_s:g} s to finish")
+        if self.state in {ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.ASLEEP} and self._process:
+            if self.state is not ReplicaState.ASLEEP:
+                await self._change(ReplicaState.DRAINING, f"stopping; has {self._drain_s:g} s to finish")
             self._process.terminate()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._drain_s):

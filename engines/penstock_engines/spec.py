@@ -38,6 +38,10 @@ class Device(StrEnum):
     """NVIDIA GPUs, with the build `vllm`."""
 
 
+SLEEP_LEVEL: Final = 1
+"""vLLM's: weights rest in the machine's memory, the KV cache is dropped. Level 2 would load weights anew."""
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """One engine to be: which weights, under which name, with which settings."""
@@ -61,6 +65,9 @@ class EngineSpec:
     def takes_adapters(self) -> bool:
         """Whether requests may name an adapter of the model."""
         return self.adapters is not None and self.task is Task.CHAT and self.settings.adapter_rank_max > 0
+
+    sleeps: bool = False
+    """Whether it can be put to sleep (on GPUs only)."""
 
 
 def vllm_arguments(spec: EngineSpec, socket: Path, device: Device) -> list[str]:
@@ -101,6 +108,9 @@ def vllm_arguments(spec: EngineSpec, socket: Path, device: Device) -> list[str]:
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(settings.kv_cache_mib * MIB)]
     else:
         arguments += ["--gpu-memory-utilization", f"{spec.gpu_share:.3f}"]
+        if spec.sleeps:
+            # The routes to sleep and wake come with a mode that would also log whole stacks.
+            arguments += ["--enable-sleep-mode", "--no-log-error-stack"]
     return arguments + flags.command_line(settings.extra)
 
 
@@ -170,6 +180,9 @@ def vllm_environment(spec: EngineSpec, device: Device) -> dict[str, str]:
     if spec.takes_adapters:
         # Only gateways reach the engine's socket, and they name what they know to be the caller's.
         environment |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", adapter_names.FOLDER: str(spec.adapters)}
+    if spec.sleeps and device is Device.CUDA:
+        # vLLM offers /sleep and /wake_up only so; the socket is nobody's but ours.
+        environment |= {"VLLM_SERVER_DEV_MODE": "1"}
     if spec.gpus:
         environment |= {"CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in spec.gpus)}
     return environment

@@ -68,6 +68,7 @@ class Engine:
     settings: Settings
     fault: Fault = NONE
     hung: bool = False
+    asleep: bool = False
     running: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -137,6 +138,16 @@ class Engine:
         """Tokens were made."""
         tally.completion_tokens += tokens
         self.generation_tokens += tokens
+
+    def sleep(self) -> bytes:
+        """Take no more requests, as after vLLM's /sleep; those in hand are lost."""
+        self.asleep = not self.fault.sleepless
+        return b'{"status":"sleeping","level":1}'
+
+    def wake_up(self) -> bytes:
+        """Take requests again."""
+        self.asleep = self.asleep and self.fault.sleepless
+        return b'{"status":"awake","tags":null}'
 
     def state(self) -> dict[str, str | int]:
         """Which start of the engine this is, and how busy."""

@@ -23,6 +23,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No usage anywhere, whatever was asked."""
     status: int | None = None
     """Refused with this status before any work; 503 says what a full engine says."""
+    sleepless: bool = False
+    """It neither goes to sleep nor wakes up, and says that it does."""
     first_token_ms: float | None = None
     """This long before the first token."""
     cached_tokens: int = 0

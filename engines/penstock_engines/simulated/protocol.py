@@ -216,6 +216,9 @@ class Connection(asyncio.Protocol):
             (b"DELETE", b"/penstock/oracle"): engine.tallies.clear,
             (b"POST", b"/penstock/faults"): self._set_fault,
             (b"DELETE", b"/penstock/faults"): self._mend,
+            (b"POST", b"/sleep"): engine.sleep,
+            (b"POST", b"/wake_up"): engine.wake_up,
+            (b"GET", b"/is_sleeping"): lambda: _write_json({"is_sleeping": engine.asleep}),
         }
         if (answer := routes.get((method, path))) is not None:
             kind = b"text/plain" if path == b"/metrics" else b"application/json"
@@ -256,6 +259,10 @@ class Connection(asyncio.Protocol):
         if fault.status is not None:
             status = HTTPStatus(fault.status)
             self._refuse(status, "The engine is currently busy. Please try again later.", status.phrase, None)
+            return False
+        if self._engine.asleep:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            self._refuse(status, "The engine sleeps.", status.phrase, None)
             return False
         if model is not None and not self._engine.serves(model):
             message = f"The model `{model}` does not exist. Valid aliases: {self._engine.settings.model}."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -215,10 +216,16 @@ class Controller:
             if engine.refused and engine.version != pool.version:
                 self._fleet.forget(engine)
         present = [engine.present for engine in engines]
+        if not pool.settings.sleeps:
+            present = [dataclasses.replace(one, can_sleep=False) for one in present]
         wanted = await self._sizing.wanted(pool, present, kv_usage, load) if card is not None else 0
         todo = plan(wanted, pool.version, present)
         for engine_id in todo.stop:
             self._fleet.stop(engine_id)
+        for engine_id in todo.sleep:
+            self._fleet.sleep(engine_id)
+        for engine_id in todo.wake:
+            self._fleet.wake(engine_id)
         if card is None:
             self._say_homeless(
                 pool.model, f"{pool.model} has a pool and no card: add the card or remove the pool"
@@ -227,7 +234,10 @@ class Controller:
         spare = list(todo.spare)
         for _ in range(todo.start):
             try:
-                self._fleet.start(pool.content.of(card), pool.version, pool.settings.instance_type)
+                settings = pool.settings
+                self._fleet.start(
+                    pool.content.of(card), pool.version, settings.instance_type, sleeps=settings.sleeps
+                )
             except DoesNotFit as reason:
                 if reason.ever and spare:
                     # No room for old and new side by side: requests wait while one replaces the other.

@@ -11,6 +11,8 @@ from penstock_catalog import artifacts
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.errors import ArtifactError
 from penstock_catalog.hub import Hub
+from penstock_engines import machine, placing
+from penstock_engines.inventory import GIB
 from penstock_engines.launch import Launcher
 from penstock_engines.placing import Claim
 from penstock_engines.plan import Present
@@ -19,6 +21,8 @@ from penstock_engines.replica import Replica, ReplicaLimits, ReplicaState
 from penstock_engines.spec import EngineSpec
 
 logger = logging.getLogger(__name__)
+
+ASIDE = frozenset({ReplicaState.DRAINING, ReplicaState.ASLEEP})
 
 
 class Engine:
@@ -31,6 +35,7 @@ class Engine:
         version: int,
         claim: Claim,
         folder: Path,
+        sleeps: bool,
         limits: ReplicaLimits,
         changed: Callable[[Engine], Awaitable[None]],
     ) -> None:
@@ -43,6 +48,7 @@ class Engine:
         self.replica: Replica | None = None
         self.refused = False
         """It cannot be run as described."""
+        self._sleeps = sleeps
         self._limits = limits
         self._changed = changed
         self._state = ReplicaState.STARTING
@@ -63,10 +69,29 @@ class Engine:
 
     @property
     def present(self) -> Present:
-        """As plans see it."""
+        """As plans see it: one that goes to sleep sleeps, and one that is to wake up is starting."""
+        state = self.state
+        if self.replica is not None and state in ASIDE and not self._stopping.is_set():
+            state = ReplicaState.ASLEEP if self.replica.resting else ReplicaState.STARTING
         figures = self.replica.figures if self.replica is not None else None
         running = figures.running if figures is not None else 0
-        return Present(self.id, self.version, self.state, running, self.refused)
+        return Present(self.id, self.version, state, running, self.refused, self._can_sleep(state))
+
+    def _can_sleep(self, state: ReplicaState) -> bool:
+        """Whether it may sleep, or sleep on; it needs memory for its weights."""
+        if self.replica is None or not self.replica.spec.sleeps or self.replica.sleep_failed:
+            return False
+        if state is ReplicaState.ASLEEP:
+            return True
+        _, free_bytes = machine.memory_bytes()
+        return state is ReplicaState.READY and placing.weights_gib(self.card) * GIB <= free_bytes
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its place is taken: not when it is gone, and not while it sleeps and nobody woke it."""
+        if self.state is ReplicaState.ASLEEP:
+            return self.replica is not None and not self.replica.resting
+        return self.state is not ReplicaState.GONE
 
     @property
     def registered(self) -> Registered:
@@ -109,6 +134,7 @@ class Engine:
             self.claim.gpus,
             self.claim.gpu_share,
             adapters,
+            sleeps=self._sleeps,
         )
         self.replica = Replica(
             spec, launcher, self.folder, self._replica_changed, log=log, limits=self._limits

@@ -27,6 +27,7 @@ from penstock_engines.health import Patience
 from penstock_engines.inventory import Inventory
 from penstock_engines.launch import Launcher
 from penstock_engines.replica import Replica, ReplicaLimits, ReplicaState
+from penstock_engines.spec import Device
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +80,19 @@ class Fleet:
         """Every engine."""
         return list(self._engines.values())
 
-    def start(self, card: ModelCard, version: int, instance_type: str | None = None) -> Engine:
-        """Start one more engine, on all of an instance type where one is named; raises DoesNotFit."""
-        taken = [one.claim for one in self._engines.values() if one.state is not ReplicaState.GONE]
+    def start(
+        self, card: ModelCard, version: int, instance_type: str | None = None, *, sleeps: bool = False
+    ) -> Engine:
+        """Start one more engine, on all of an instance type where one is named; raises DoesNotFit.
+
+        `sleeps`: it shall be able to sleep, where the device can.
+        """
+        taken = [one.claim for one in self._engines.values() if one.in_place]
+        sleeps = sleeps and self._launcher.device is Device.CUDA
         claim = placing.place(self._hardware, taken, card, instance_type)
         engine_id = registry.engine_name(card.id, ids.random_text(4))
         folder = self._settings.engines_folder / engine_id
-        engine = Engine(engine_id, card, version, claim, folder, self._limits, self._changed)
+        engine = Engine(engine_id, card, version, claim, folder, sleeps, self._limits, self._changed)
         self._engines[engine_id] = engine
         self._untold.add(engine_id)
         told = self._settings
@@ -102,6 +109,20 @@ class Fleet:
         self._logs[engine.id] = number
         name = f"engine-{engine.card.file_stem}" + (f"-{number}" if number > 1 else "")
         return self._settings.home / "logs" / f"{name}.log"
+
+    def sleep(self, engine_id: str) -> None:
+        """Have an engine sleep instead of stopping it: its GPU is free for others."""
+        if (replica := self._engines[engine_id].replica) is not None:
+            replica.rest()
+
+    def wake(self, engine_id: str) -> None:
+        """Wake an engine up; where another one has its place by now, it is stopped."""
+        engine = self._engines[engine_id]
+        others = [one.claim for one in self._engines.values() if one is not engine and one.in_place]
+        if engine.replica is None or not placing.fits(self._hardware, others, engine.claim):
+            self.stop(engine_id)
+        else:
+            engine.replica.wake()
 
     def stop(self, engine_id: str) -> None:
         """Begin to stop one engine."""

@@ -195,6 +195,44 @@ async def test_draining_is_told_before_the_engine_hears_of_it_and_streams_end_wh
     assert kept.replica.pid is None
 
 
+async def test_it_sleeps_when_its_streams_have_ended_and_wakes_up(kept: Kept, wait_until: Wait) -> None:
+    await wait_until(is_ready(kept), "readiness")
+    pid = kept.replica.pid
+    body = {"model": SPEC.model, "prompt": "a", "max_tokens": 600, "ignore_eos": True, "stream": True}
+    async with client_of(kept.replica) as client:
+        async with client.stream("POST", "/v1/completions", json=body) as response:
+            lines = response.aiter_lines()
+            await anext(lines)
+            kept.replica.rest()
+            rest = [line async for line in lines]
+        assert rest[-2] == "data: [DONE]"
+        await wait_until(lambda: kept.replica.state is ReplicaState.ASLEEP, "sleep")
+        assert (await client.post("/v1/completions", json=body)).status_code == 503
+    kept.replica.wake()
+    await wait_until(is_ready(kept, 2), "waking")
+    awake = [ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.ASLEEP, ReplicaState.STARTING]
+    assert kept.states == [ReplicaState.STARTING, *awake, ReplicaState.READY]
+    assert (kept.replica.pid, kept.replica.restarts) == (pid, 0)
+
+
+async def test_one_that_dies_in_its_sleep_is_started_again(kept: Kept, wait_until: Wait) -> None:
+    await wait_until(is_ready(kept), "readiness")
+    kept.replica.rest()
+    await wait_until(lambda: kept.replica.state is ReplicaState.ASLEEP, "sleep")
+    assert kept.replica.pid is not None
+    os.kill(kept.replica.pid, signal.SIGKILL)
+    await wait_until(is_ready(kept, 2), "readiness again")
+    assert not kept.replica.resting
+
+
+async def test_one_that_sleeps_can_be_stopped(kept: Kept, wait_until: Wait) -> None:
+    await wait_until(is_ready(kept), "readiness")
+    kept.replica.rest()
+    await wait_until(lambda: kept.replica.state is ReplicaState.ASLEEP, "sleep")
+    await asyncio.wait_for(kept.replica.stop(10), 15)
+    assert kept.states[-2:] == [ReplicaState.ASLEEP, ReplicaState.GONE]
+
+
 async def test_a_drain_that_lasts_too_long_is_ended(kept: Kept, wait_until: Wait) -> None:
     await wait_until(is_ready(kept), "readiness")
     body = {"model": SPEC.model, "prompt": "a", "max_tokens": 10_000, "ignore_eos": True, "stream": True}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from penstock_engines.plan import Plan, Present, plan
 from penstock_engines.replica import ReplicaState
 
-STARTING, READY, DRAINING, GONE = ReplicaState
+STARTING, READY, ASLEEP, DRAINING, GONE = ReplicaState
 
 
 def test_an_empty_pool_is_filled() -> None:
@@ -87,3 +87,32 @@ def test_following_plans_ends_in_what_is_wanted(wanted: int, before: int) -> Non
         present = [Present(one.id, one.version, READY) for one in present]
         present += [Present(f"new-{step}-{n}", 2, STARTING) for n in range(todo.start)]
     assert [one.version for one in present] == [2] * wanted
+
+
+def test_the_last_engine_of_a_pool_sleeps_where_it_can() -> None:
+    todo = plan(
+        0, 1, [Present("a", 1, READY, running=3, can_sleep=True), Present("b", 1, READY, can_sleep=True)]
+    )
+    assert (todo.sleep, todo.stop) == (("a",), ("b",))
+    asleep = Present("a", 1, ASLEEP, can_sleep=True)
+    todo = plan(0, 1, [asleep, Present("b", 1, READY, can_sleep=True)])
+    assert (todo.sleep, todo.stop) == ((), ("b",))
+    assert plan(0, 1, [asleep]) == plan(0, 1, [])
+
+
+def test_one_that_sleeps_wakes_before_another_is_started() -> None:
+    todo = plan(2, 1, [Present("a", 1, ASLEEP, can_sleep=True)])
+    assert (todo.wake, todo.start, todo.stop) == (("a",), 1, ())
+
+
+def test_one_that_sleeps_and_is_of_no_use_is_stopped() -> None:
+    old = Present("a", 1, ASLEEP, can_sleep=True)
+    assert plan(0, 2, [old]).stop == ("a",)
+    assert (plan(1, 2, [old]).stop, plan(1, 2, [old]).start) == (("a",), 1)
+    assert plan(0, 1, [Present("a", 1, ASLEEP)]).stop == ("a",)
+    assert plan(1, 1, [Present("b", 1, READY), old]).stop == ("a",)
+
+
+def test_scaling_down_to_one_lets_none_sleep() -> None:
+    todo = plan(1, 1, [Present("a", 1, READY, can_sleep=True), Present("b", 1, READY, can_sleep=True)])
+    assert (len(todo.stop), todo.sleep) == (1, ())

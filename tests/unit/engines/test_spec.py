@@ -112,3 +112,12 @@ def test_an_engine_that_takes_none_cannot_be_given_any(plain: EngineSpec) -> Non
     assert "--enable-lora" not in vllm_arguments(plain, SOCKET, Device.CPU)
     environment = vllm_environment(plain, Device.CPU)
     assert not environment.keys() & {"VLLM_ALLOW_RUNTIME_LORA_UPDATING", "PENSTOCK_ADAPTERS"}
+
+
+def test_only_an_engine_on_a_gpu_that_is_to_sleep_can() -> None:
+    sleeping = replace(spec(), sleeps=True)
+    assert "--enable-sleep-mode" in vllm_arguments(sleeping, SOCKET, Device.CUDA)
+    assert vllm_environment(sleeping, Device.CUDA)["VLLM_SERVER_DEV_MODE"] == "1"
+    for one, device in ((sleeping, Device.CPU), (spec(), Device.CUDA)):
+        assert "--enable-sleep-mode" not in vllm_arguments(one, SOCKET, device)
+        assert "VLLM_SERVER_DEV_MODE" not in vllm_environment(one, device)
