@@ -47,6 +47,9 @@ def fields(seen: Seen) -> dict[str, Any]:
 
 def listed(console: Console, found: list[Seen], organisation: str) -> None:
     """A line for each."""
+    if not found:
+        console.print(f"{organisation} has none: make one by `penstock serverless-endpoint create`.")
+        return
     wide = console.width >= WIDE
     table = Table(title=f"Serverless endpoints of {organisation}")
     # People copy it; 80 columns have room for the longest.
@@ -61,8 +64,6 @@ def listed(console: Console, found: list[Seen], organisation: str) -> None:
         endpoint = seen.endpoint
         more = [endpoint.project, str(endpoint.limits), f"{endpoint.created_at:%Y-%m-%d %H:%M}"]
         table.add_row(endpoint.name, endpoint.model, _state(seen), *(more if wide else []))
-    if not found:
-        table.caption = "There is none: make one by `penstock serverless-endpoint create`."
     console.print(table)
 
 
@@ -96,5 +97,7 @@ def credentials(console: Console, found: list[KeyShown], name: str) -> None:
 
 
 def _state(seen: Seen) -> str:
-    reason = f": {seen.standing.reason}" if seen.standing.reason else ""
-    return f"{seen.standing.state.value}{reason}"
+    state, reason = seen.standing.state.value, seen.standing.reason
+    if reason is None or reason.startswith(state):
+        return reason or state
+    return f"{state}: {reason}"

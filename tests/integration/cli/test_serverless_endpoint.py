@@ -44,7 +44,9 @@ def written(tmp_path: Path) -> Callable[[str], str]:
     return write
 
 
-async def test_an_endpoint_lives_by_commands(asked: Asked, acme: int, database: asyncpg.Pool) -> None:
+async def test_an_endpoint_lives_by_commands(
+    penstock: Command, asked: Asked, acme: int, database: asyncpg.Pool
+) -> None:
     made = await asked(
         NOUN, "create", "--name", "front-desk", "--model", MODEL, *OWN, "--tag", "a=b", "--concurrent", "5"
     )
@@ -62,6 +64,7 @@ async def test_an_endpoint_lives_by_commands(asked: Asked, acme: int, database: 
         NOUN, "update", "front-desk", *ACME, "--suspend", "--concurrent", "none", "--no-tags"
     )
     assert (changed["state"], changed["limits"], changed["tags"]) == ("suspended", {}, {})
+    assert "│ suspended by whoever" in (await penstock(NOUN, "list", *ACME)).output
     fresh = await asked(NOUN, "regenerate-keys", "front-desk", "--key-type", "primary", *ACME)
     ring = Keyring(database, PEPPER)
     with pytest.raises(InvalidKey):
@@ -107,7 +110,7 @@ async def test_a_file_that_is_wrong_is_refused_with_its_line_or_what_is_near(
     assert said in refused.output
     assert "Traceback" not in refused.output
     listed = await penstock(NOUN, "list", *ACME)
-    assert "There is none" in listed.output
+    assert "acme has none" in listed.output
 
 
 async def test_what_cannot_be_done_is_refused_with_what_can(
