@@ -39,6 +39,11 @@ STEADY_S: Final = 120.0
 LOOK_S: Final = 0.05
 """Between two looks whether a starting engine listens yet."""
 
+QUIET_S: Final = 1.5
+"""An engine that leaves has had nothing to do for so long when it hears of it: gateways look every second, so
+one may still send it a request, and ask what it counted."""
+QUIET_LOOK_S: Final = 0.25
+
 KILLED_GRACE_S: Final = 10.0
 """How long the kernel may take to end a killed engine (it frees its memory first)."""
 
@@ -311,15 +316,31 @@ class Replica:
 
     async def _leave(self) -> None:
         if self.state in {ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.ASLEEP} and self._process:
-            if self.state is not ReplicaState.ASLEEP:
+            serves = self.state is not ReplicaState.ASLEEP
+            if serves:
                 await self._change(ReplicaState.DRAINING, f"stopping; has {self._drain_s:g} s to finish")
-            self._process.terminate()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._drain_s):
+                    if serves:
+                        await self._quiet()
+                    self._process.terminate()
                     await self._process.wait()
         # An engine that is still starting serves nobody and may not hear SIGTERM: it is killed.
         await self._end_process()
         await self._change(ReplicaState.GONE, "stopped")
+
+    async def _quiet(self) -> None:
+        """Wait until the engine has had nothing to do for QUIET_S, or does not answer any more."""
+        async with EngineProbe(self.spec, self.socket) as probe:
+            quiet_since_s = time.monotonic()
+            while time.monotonic() - quiet_since_s < QUIET_S:
+                try:
+                    figures = await probe.figures()
+                except ScrapeError:
+                    return
+                if figures.running or figures.waiting:
+                    quiet_since_s = time.monotonic()
+                await asyncio.sleep(QUIET_LOOK_S)
 
     async def _end_process(self) -> None:
         """Kill what is left of the engine's process group, its workers included."""
