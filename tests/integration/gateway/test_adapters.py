@@ -415,3 +415,30 @@ async def test_a_body_that_is_no_form_is_refused(
 
 def _with(bench: Any, **changes: Any) -> Any:
     return msgspec.structs.replace(bench.gateway.uploads._settings, **changes)
+
+
+async def test_what_a_killed_gateway_had_received_is_removed(bench: Any, second_gateway: Any) -> None:
+    async def half() -> Any:
+        yield b'--b\r\nContent-Disposition: form-data; name="weights"; filename="a.safetensors"\r\n\r\n'
+        yield bytes(3 * forms.WRITE_BYTES)
+        await asyncio.sleep(60)
+        yield b""
+
+    async def receiving() -> bool | None:
+        return True if any(each.endswith(".safetensors") for each in left(bench)) else None
+
+    # Without an engine a gateway does not say that it is ready.
+    await start(bench)
+    files = AdapterFiles(bench.database, Store(home(bench) / "adapters"))
+    async with second_gateway() as (client, process):
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        sending = asyncio.create_task(client.post(API, content=half(), headers=headers))
+        await bench.until(receiving)
+        await files.look(datetime.now(UTC))
+        assert left(bench) != []
+        process.kill()
+        await process.wait()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    await files.look(datetime.now(UTC))
+    assert left(bench) == []
