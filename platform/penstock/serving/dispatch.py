@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,7 +130,7 @@ class Dispatcher:
         self._wanted = wanted
         self._clock = clock
         self._dice = dice
-        self._queues: dict[str, FairQueue[Ticket]] = {}
+        self._queues: defaultdict[str, FairQueue[Ticket]] = defaultdict(FairQueue)
         self._held: dict[tuple[str, int], int] = {}
         """Places that a tenant has at a model's engines."""
         self._waiting_tokens: dict[str, float] = {}
@@ -159,7 +160,7 @@ class Dispatcher:
         Raises QueueFull at once when too many wait, NotServed when no engine comes, and ClientGone when the
         client leaves first.
         """
-        queue = self._queue(ticket.model)
+        queue = self._queues[ticket.model]
         self._asked_at_s[ticket.model] = self._clock()
         if not len(queue) and (candidates := self._open_to(ticket)):
             queue.pass_by(ticket.tenant, weight=ticket.weight, urgency=ticket.urgency)
@@ -183,7 +184,7 @@ class Dispatcher:
         """Get a place at a second engine for a request; None where others wait or none has room."""
         ticket = slot.ticket
         candidates, spare, _ = self._room(ticket.model)
-        if spare <= 0 or len(self._queue(ticket.model)):
+        if spare <= 0 or len(self._queues[ticket.model]):
             return None
         candidates = [
             each
@@ -222,11 +223,8 @@ class Dispatcher:
         slot.released = True
         slot.target.leave(slot.ticket.tokens)
         whose = (slot.ticket.model, slot.ticket.tenant)
-        left = self._held[whose] - 1
-        if left:
+        if left := self._held.pop(whose) - 1:
             self._held[whose] = left
-        else:
-            del self._held[whose]
         self.fill(slot.ticket.model)
 
     def give_back(self, slot: Slot) -> None:
@@ -236,7 +234,7 @@ class Dispatcher:
 
     def fill(self, model: str) -> None:
         """Send those who wait, as far as there is room: called when there may be more of it."""
-        queue = self._queue(model)
+        queue = self._queues[model]
         while len(queue):
             if model in self._asleep and self._directory.has_ready(model):
                 self._asleep.discard(model)
@@ -256,20 +254,12 @@ class Dispatcher:
         for model, queue in self._queues.items():
             self.fill(model)
             for tenant, urgency in queue.forget(TENANTS_MAX):
-                name = self._shared.pop((model, tenant, urgency), None)
-                if name is not None:
-                    self._counters.forget(name)
-
-    def _queue(self, model: str) -> FairQueue[Ticket]:
-        queue = self._queues.get(model)
-        if queue is None:
-            queue = self._queues[model] = FairQueue()
-        return queue
+                self._counters.forget(self._shared.pop((model, tenant, urgency), ""))
 
     def _serve(self, ticket: Ticket, amount: float) -> None:
         """Count service given here, and let the other gateways know; theirs counts here as it is heard of."""
         model, tenant, urgency = ticket.model, ticket.tenant, ticket.urgency
-        queue = self._queue(model)
+        queue = self._queues[model]
         queue.charge(tenant, amount, urgency)
         name = self._shared.get((model, tenant, urgency))
         if name is None:
@@ -346,7 +336,7 @@ class Dispatcher:
 
     async def _wait(self, ticket: Ticket, receive: Receive, wait_max_s: float) -> Slot:
         """Wait for the turn; whatever else happens first, the ticket is out of the queue afterwards."""
-        queue = self._queue(ticket.model)
+        queue = self._queues[ticket.model]
         turn: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
         ticket.turn = turn
         queue.push(ticket.tenant, ticket, weight=ticket.weight, urgency=ticket.urgency)

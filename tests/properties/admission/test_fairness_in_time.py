@@ -110,7 +110,7 @@ def test_everybody_is_served_in_the_end_and_no_counter_is_below_zero(seed: int) 
     negative: list[float] = []
 
     def check(world: World) -> None:
-        queue = world.dispatcher._queue(MODEL)
+        queue = world.dispatcher._queues[MODEL]
         negative.extend(c for t in (1, 2) for u in Urgency if (c := queue.counter(t, u)) < 0)
 
     world = World(Setting(waiting_max=10_000, wait_max_s=3600), seed, check)
