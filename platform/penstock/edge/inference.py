@@ -218,7 +218,9 @@ class Inference:
         with self._rates.enter(scopes) as passed:
 
             def count(record: UsageRecord) -> None:
-                passed.tokens = record.input_tokens + record.output_tokens
+                # Our failures are free of limits, too.
+                if record.outcome.billable:
+                    passed.tokens = record.input_tokens + record.output_tokens
                 if settled is not None:
                     settled(record)
 

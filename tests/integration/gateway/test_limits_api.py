@@ -113,6 +113,32 @@ async def test_requests_at_once_are_limited_and_there_is_room_when_one_ends(benc
         assert (await client.post(CHAT, content=chat(), headers=bearer(key))).status_code == 200
 
 
+async def test_our_own_failures_use_up_no_tokens(bench: Any, chat: Body) -> None:
+    engine = await bench.start_engine()
+    key, key_id = await make_key(bench)
+    async with bench.client() as client:
+        await client.put(f"{API}/keys/{key_id}", json={"tokens_per_minute": 1000})
+        await bench.gateway.keyring.refresh()
+        await engine.breaks(cut_at_token=5)
+        body = chat(max_tokens=20, stream=True, ignore_eos=True)
+        failed = await client.post(CHAT, content=body, headers=bearer(key))
+        event = await bench.event(failed.headers["x-request-id"])
+        assert (event["outcome"], event["cost_nano_usd"], event["output_tokens"] > 0) == (
+            "engine_failed",
+            0,
+            True,
+        )
+        await engine.mend()
+        left = [
+            (await client.post(CHAT, content=chat(), headers=bearer(key))).headers[
+                "x-ratelimit-remaining-tokens"
+            ]
+            for _ in range(2)
+        ]
+    assert left[0] == "1000"
+    assert int(left[1]) < 1000
+
+
 async def test_a_limited_key_cannot_free_itself(bench: Any) -> None:
     key, key_id = await make_key(bench)
     async with bench.client() as client:
