@@ -228,11 +228,10 @@ class Replica:
         limits = self._limits
         await self._change(ReplicaState.DRAINING, "going to sleep")
         began_s = time.monotonic()
-        while not await self._idle(probe) or time.monotonic() < began_s + limits.settle_s:
+        progress = Progress(limits.patience, began_s)
+        while await self._busy(probe, progress) or time.monotonic() < began_s + limits.settle_s:
             if not self.resting:
                 return
-            if time.monotonic() > began_s + limits.settle_s + limits.patience.stall_s:
-                raise EngineStalledError("it did not come to an end of its requests before its sleep")
             await asyncio.sleep(LOOK_S)
         try:
             await probe.sleep(SLEEP_LEVEL, limits.sleep_s)
@@ -249,9 +248,12 @@ class Replica:
         await probe.answer(limits.start_s)
         self.timings = replace(self.timings, answer_s=time.monotonic() - began_s)
 
-    async def _idle(self, probe: EngineProbe) -> bool:
+    async def _busy(self, probe: EngineProbe, progress: Progress) -> bool:
+        """Whether it still has requests, which go on as long as they make progress."""
         figures = await probe.figures()
-        return not figures.running and not figures.waiting
+        if progress.observe(time.monotonic(), figures) is Verdict.STALLED:
+            raise EngineStalledError("it came to no end of its requests before its sleep")
+        return bool(figures.running or figures.waiting)
 
     async def _become_ready(self, probe: EngineProbe, began_s: float) -> None:
         try:
