@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from penstock_engines.autoscale import ScaleRules
-from penstock_engines.pools import PoolError, PoolSettings
+from penstock_engines.pool_settings import PoolSettings
+from penstock_engines.pools import PoolError
 
 SCALE = get_type_hints(ScaleRules, include_extras=True)
 OTHERS = {

@@ -21,7 +21,7 @@ create table engines.pool (
 );
 comment on table  engines.pool is 'Desired state: the leading controller makes it so.';
 comment on column engines.pool.version is 'The version every engine of the pool should run';
-comment on column engines.pool.settings is 'Size, scaling and routing (penstock_engines.pools.PoolSettings)';
+comment on column engines.pool.settings is 'Size, scaling and routing (penstock_engines.pool_settings.PoolSettings)';
 comment on column engines.pool.origin is 'settings: named in PENSTOCK_MODELS and never changed since; operator: made or changed by a person';
 
 create table engines.scaling (

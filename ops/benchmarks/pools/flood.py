@@ -20,7 +20,7 @@ from benchmarks.rig.pool_world import Asked, Setting, World, widest_gap
 from benchmarks.rig.ways import Door, send
 
 from penstock.admission.fair_queue import OUTPUT_WEIGHT, PROMPT_WEIGHT
-from penstock_engines.pools import PoolSettings
+from penstock_engines.pool_settings import PoolSettings
 
 RATIO_BAR = 2.0
 """The others' p99 time to first token under the flood, over that without."""

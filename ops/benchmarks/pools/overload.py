@@ -11,7 +11,7 @@ from benchmarks.rig import processes, servers
 from benchmarks.rig.load import Loaded, Plan
 from benchmarks.rig.ways import send
 
-from penstock_engines.pools import PoolSettings
+from penstock_engines.pool_settings import PoolSettings
 
 BATCH = 16
 ENGINE_TOKENS_PER_S = 100.0

@@ -16,7 +16,7 @@ from benchmarks.rig import virtual
 from benchmarks.rig.model_engine import Machine, Part
 from benchmarks.rig.pool_world import Asked, Setting, World
 
-from penstock_engines.pools import PolicyName
+from penstock_engines.pool_settings import PolicyName
 
 ENGINES = 4
 MACHINE = Machine(batch_max=16, step_s=0.02, prefill_tokens_per_s=8_000.0, cache_tokens=40_000)

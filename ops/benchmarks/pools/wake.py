@@ -21,7 +21,7 @@ from benchmarks.rig.servers import Gateway
 
 from penstock_engines import pools
 from penstock_engines.autoscale import ScaleRules
-from penstock_engines.pools import PoolSettings
+from penstock_engines.pool_settings import PoolSettings
 
 WAKES, WAKES_FULL = 5, 15
 WAKE_BAR_S = 8.0

@@ -24,7 +24,8 @@ from penstock.serving.dispatch import Dispatcher, NotServed, QueueFull, Slot, Ti
 from penstock.serving.usage import EngineUsage, PromptDetails
 from penstock_catalog.cards import EngineSettings, FolderSource, Task
 from penstock_engines.autoscale import ScaleRules
-from penstock_engines.pools import Content, PolicyName, Pool, PoolSettings
+from penstock_engines.pool_settings import PolicyName, PoolSettings
+from penstock_engines.pools import Content, Pool
 from penstock_engines.registry import Registered
 
 MODEL = "model"

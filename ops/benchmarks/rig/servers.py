@@ -27,7 +27,7 @@ from penstock_catalog.cards import ModelCard, Task
 from penstock_catalog.shelf import BUILTIN, Shelf
 from penstock_engines import pools, registry
 from penstock_engines.launch import choose_launcher
-from penstock_engines.pools import PoolSettings
+from penstock_engines.pool_settings import PoolSettings
 from penstock_engines.registry import Registered
 from penstock_engines.replica import Replica, ReplicaState
 from penstock_engines.spec import EngineSpec

@@ -19,7 +19,8 @@ from penstock_catalog.cards import EndpointKind, ModelCard
 from penstock_catalog.errors import CardError
 from penstock_catalog.shelf import BUILTIN, Shelf
 from penstock_engines import pool_changes, pools
-from penstock_engines.pools import Load, Pool, PoolError, PoolSettings, Running
+from penstock_engines.pool_settings import PoolSettings
+from penstock_engines.pools import Load, Pool, PoolError, Running
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:

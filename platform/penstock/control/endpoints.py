@@ -20,7 +20,8 @@ from penstock_billing.intervals import IntervalKind, Subject
 from penstock_billing.shipper import DATABASE_AWAY
 from penstock_catalog.cards import ModelCard
 from penstock_engines import pools
-from penstock_engines.pools import PoolError, PoolSettings
+from penstock_engines.pool_settings import PoolSettings
+from penstock_engines.pools import PoolError
 
 logger = logging.getLogger(__name__)
 

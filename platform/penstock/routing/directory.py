@@ -11,7 +11,8 @@ from penstock.routing.breaker import Breaker
 from penstock.routing.window import Window
 from penstock_engines import pools, registry
 from penstock_engines.client import EngineAddress
-from penstock_engines.pools import Pool, PoolSettings
+from penstock_engines.pool_settings import PoolSettings
+from penstock_engines.pools import Pool
 from penstock_engines.registry import Registered
 
 DEFAULTS = PoolSettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.routing import affinity, least_load, power_of_two
 from penstock.routing.policy import Policy
-from penstock_engines.pools import PolicyName
+from penstock_engines.pool_settings import PolicyName
 
 POLICIES: dict[PolicyName, Policy] = {
     PolicyName.LEAST_LOAD: least_load.choose,

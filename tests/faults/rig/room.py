@@ -28,7 +28,7 @@ from penstock_billing.testing import credit_nano_usd, fund
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.shelf import BUILTIN, Shelf
 from penstock_engines import pools, registry
-from penstock_engines.pools import PoolSettings
+from penstock_engines.pool_settings import PoolSettings
 from penstock_engines.registry import Registered
 
 PEPPER = bytes(range(32))
@@ -119,7 +119,7 @@ class Room:
         return controller
 
     async def set_pool(self, **settings: object) -> None:
-        """Have a pool of the model, or change it; see penstock_engines.pools.PoolSettings for the fields."""
+        """Have a pool of the model, or change it; the fields are those of PoolSettings."""
         wanted = msgspec.convert(settings, PoolSettings)
         async with self.connect() as connection:
             if await pools.find(connection, MODEL) is None:

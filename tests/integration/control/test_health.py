@@ -13,7 +13,7 @@ import pytest
 
 from penstock_engines import pools
 from penstock_engines.autoscale import ScaleRules
-from penstock_engines.pools import PoolSettings
+from penstock_engines.pool_settings import PoolSettings
 
 CHAT = "penstock/demo-chat"
 Start = Callable[..., Awaitable[Any]]

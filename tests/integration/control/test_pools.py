@@ -15,7 +15,8 @@ import pytest
 
 from penstock_engines import pools
 from penstock_engines.autoscale import ScaleRules
-from penstock_engines.pools import PoolSettings, Told
+from penstock_engines.pool_settings import PoolSettings
+from penstock_engines.pools import Told
 
 CHAT, EMBED = "penstock/demo-chat", "penstock/demo-embed"
 Start = Callable[..., Awaitable[object]]

@@ -15,7 +15,8 @@ import pytest
 from penstock_engines import machine, pools
 from penstock_engines.autoscale import ScaleRules
 from penstock_engines.machine import GpuFacts
-from penstock_engines.pools import PoolSettings, Told
+from penstock_engines.pool_settings import PoolSettings
+from penstock_engines.pools import Told
 from penstock_engines.simulated.launcher import SimulatedLauncher
 from penstock_engines.spec import Device
 

@@ -14,7 +14,8 @@ from penstock_catalog.shelf import BUILTIN, Shelf
 from penstock_engines import pools
 from penstock_engines.autoscale import Sample, ScaleRules
 from penstock_engines.inventory import Inventory
-from penstock_engines.pools import Load, PoolError, PoolSettings, Told
+from penstock_engines.pool_settings import PoolSettings
+from penstock_engines.pools import Load, PoolError, Told
 from penstock_engines.spec import Device
 
 SHELF = Shelf.open([BUILTIN])

@@ -25,7 +25,7 @@ from penstock.settings import Settings
 from penstock_billing import prices
 from penstock_billing.prices import Offer
 from penstock_engines import pools, registry
-from penstock_engines.pools import PoolSettings
+from penstock_engines.pool_settings import PoolSettings
 from penstock_engines.registry import Registered
 
 MODEL = "penstock/demo-chat"

@@ -18,7 +18,7 @@ from penstock_billing import rating
 from penstock_billing.prices import PriceVersion
 from penstock_billing.record import Funding, Outcome
 from penstock_billing.requests import RecordedRequest
-from penstock_engines.pools import PolicyName
+from penstock_engines.pool_settings import PolicyName
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 times = st.integers(-(2**40), 2**40)

@@ -13,7 +13,7 @@ from penstock_billing import price_units
 from penstock_billing.prices import PriceVersion
 from penstock_billing.record import Outcome
 from penstock_billing.requests import RecordedRequest
-from penstock_engines.pools import PolicyName
+from penstock_engines.pool_settings import PolicyName
 
 MEANINGS = {
     Outcome.DONE: "the whole answer was produced",
