@@ -265,7 +265,8 @@ class Dispatcher:
         if name is None:
             name = self._shared[model, tenant, urgency] = f"service:{model}:{urgency.name}:{tenant}"
             self._counters.watch(name, lambda others: queue.charge(tenant, others, urgency))
-        self._counters.add(name, amount, SHARED_KEEP_S)
+        # What was served matters elsewhere as soon as somebody waits there: that is pressing, and asked then.
+        self._counters.add(name, amount, SHARED_KEEP_S, pressing=len(queue) > 0)
 
     def _look(self, ticket: Ticket) -> None:
         """Ask what other gateways gave a tenant that waits here: its turn depends on it."""
