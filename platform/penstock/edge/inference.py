@@ -34,6 +34,7 @@ from penstock.endpoints.book import EndpointBook
 from penstock.endpoints.serverless import Live
 from penstock.observe import metrics
 from penstock.routing.directory import Directory
+from penstock.routing.policy import ANYWHERE, Hint
 from penstock.serving.attempt import MeteringFailed
 from penstock.serving.call import Call, Surface, UsageView
 from penstock.serving.conduct import AlreadyBegun, Conductor
@@ -302,7 +303,7 @@ class Inference:
             n=n,
             started_ns=arrived.started_ns,
             endpoint=endpoint.name if endpoint is not None else "",
-            hint=steering.hint_of(asked, salt or "everyone", adapter.digest if adapter is not None else None),
+            hint=self._hint(card, asked, salt, adapter),
             urgency=urgency,
             adapter=adapter,
             charge=charge,
@@ -310,6 +311,18 @@ class Inference:
             noted=noted,
             told_waiting=arrived.told_waiting,
         )
+
+    def _hint(
+        self,
+        card: ModelCard,
+        asked: ChatAsked | CompletionsAsked | EmbeddingsAsked,
+        salt: str | None,
+        adapter: LiveAdapter | None,
+    ) -> Hint:
+        """Where the request belongs; it costs microseconds, and with one engine there is no choice."""
+        if adapter is None and len(self._directory.targets(card.id)) < 2:
+            return ANYWHERE
+        return steering.hint_of(asked, salt or "everyone", adapter.digest if adapter is not None else None)
 
     def _endpoint(self, name: str | None, principal: Principal) -> Live | None:
         """The endpoint that was called; raises UnknownEndpoint, WrongEndpoint or EndpointSuspended."""
@@ -328,11 +341,10 @@ class Inference:
         if card is not None and not self._directory.loaded:
             # A gateway that has just started knows no engine, which is not to say that there is none.
             raise Starting
-        offered = self._directory.models()
         adapter = self._adapters.find(organisation_id, model) if named else None
-        if card is None or base not in offered or (named and adapter is None):
+        if card is None or not self._directory.offers(base) or (named and adapter is None):
             own = [f"{each.base_model}:{each.name}" for each in self._adapters.of(organisation_id)]
-            raise UnknownModel(model, [*offered, *own])
+            raise UnknownModel(model, [*self._directory.models(), *own])
         return card, adapter
 
     async def _refuse(

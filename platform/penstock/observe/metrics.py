@@ -34,7 +34,7 @@ IN_FLIGHT = Gauge(
 
 QUEUE_WAIT = Histogram(
     "penstock_queue_wait_seconds",
-    "Waited for a turn at an engine, or for one to wake",
+    "How long those requests waited that found no place at once, for a turn or for an engine to wake",
     ["model"],
     buckets=SECONDS,
 )

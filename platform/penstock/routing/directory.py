@@ -160,6 +160,10 @@ class Directory:
         """Models that have a pool, or an engine in whatever state."""
         return list(self._pools | self._by_model)
 
+    def offers(self, model: str) -> bool:
+        """Whether a model has a pool, or an engine in whatever state."""
+        return model in self._pools or model in self._by_model
+
     def standing(self, model: str) -> Standing:
         """How a model stands now."""
         registered = [target.registered for target in self._by_model.get(model, [])]

@@ -132,7 +132,8 @@ def _show(record: UsageRecord, call: Call, end: Settlement, now_ns: int) -> None
     figures.input_tokens.inc(record.input_tokens - record.cached_tokens)
     figures.output_tokens.inc(record.output_tokens)
     figures.cost.inc(record.cost_nano_usd)
-    figures.queue_wait.observe(record.wait_us / 1e6)
+    if record.wait_us:
+        figures.queue_wait.observe(record.wait_us / 1e6)
     if record.cached_tokens:
         figures.cached_tokens.inc(record.cached_tokens)
     if record.streamed and record.first_token_us:
