@@ -292,6 +292,7 @@ async def test_a_debt_limit_stops_a_postpaid_wallet(bench: Any, chat: Body) -> N
 
 async def test_refused_and_failed_requests_leave_nothing_held(bench: Any, prepaid: Any, chat: Body) -> None:
     wallet = await prepaid(CENT)
+    await bench.set_pool(wait_max_s=1)
     engine = await bench.start_engine(tokens_per_second=100)
     async with bench.client() as client:
         for fault in ({"cut_at_token": 3}, {"status": 503}, {"error_at_token": 2}):
