@@ -32,8 +32,6 @@ SHARED_KEEP_S = 600
 """A tenant that no gateway serves for so long starts anew; it would be lifted to the others anyhow."""
 RESERVE = 8
 """One place in so many is kept for interactive requests of tenants that have fewer than are kept."""
-SHARED_S = 60.0
-"""None are kept of a model that only one tenant asked for lately: there is nobody to keep them for."""
 RESERVE_FROM = 8
 """Pools with fewer places keep none; with so many, one."""
 TELL_EVERY_S = 2.0
@@ -135,10 +133,6 @@ class Dispatcher:
         self._queues: defaultdict[str, FairQueue[Ticket]] = defaultdict(FairQueue)
         self._held: dict[tuple[str, int], int] = {}
         """Places that a tenant has at a model's engines."""
-        self._last_tenant: dict[str, int] = {}
-        """Who asked for a model last."""
-        self._shared_at_s: dict[str, float] = {}
-        """When a model was last asked for by another tenant than just before."""
         self._waiting_tokens: dict[str, float] = {}
         self._asked_at_s: dict[str, float] = {}
         self._asleep: set[str] = set()
@@ -167,10 +161,7 @@ class Dispatcher:
         client leaves first.
         """
         queue = self._queues[ticket.model]
-        now_s = self._asked_at_s[ticket.model] = self._clock()
-        if self._last_tenant.setdefault(ticket.model, ticket.tenant) != ticket.tenant:
-            self._last_tenant[ticket.model] = ticket.tenant
-            self._shared_at_s[ticket.model] = now_s
+        self._asked_at_s[ticket.model] = self._clock()
         if not len(queue) and (candidates := self._open_to(ticket)):
             queue.pass_by(ticket.tenant, weight=ticket.weight, urgency=ticket.urgency)
             return self._seat(ticket, candidates)
@@ -296,8 +287,7 @@ class Dispatcher:
         for target in self._directory.targets(model):
             if target.ready:
                 places += target.window.size
-        shared = self._asked_at_s.get(model, 0.0) - self._shared_at_s.get(model, -SHARED_S) < SHARED_S
-        reserve = max(1, places // RESERVE) if shared and places >= RESERVE_FROM else 0
+        reserve = max(1, places // RESERVE) if places >= RESERVE_FROM else 0
         return candidates, free - reserve, reserve
 
     def _open_to(self, ticket: Ticket) -> list[Target]:

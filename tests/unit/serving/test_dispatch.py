@@ -128,25 +128,8 @@ async def test_turns_go_to_the_tenant_that_was_served_least() -> None:
         each.cancel()
 
 
-async def share(bench: Bench) -> None:
-    """Let the model have been asked for by several tenants."""
-    for tenant in (8, 9):
-        bench.dispatcher.release(await bench.ask(tenant))
-
-
-async def test_a_lone_tenant_has_all_places() -> None:
-    bench = Bench(32)
-    await share(bench)
-    bench.now_s += 61
-    flood = [bench.ask(9) for _ in range(40)]
-    await turn_over()
-    assert sum(each.done() for each in flood) == 32
-    await bench.give_back(flood[:32])
-
-
 async def test_the_last_places_are_for_tenants_that_have_few() -> None:
     bench = Bench(32)
-    await share(bench)
     flood = [bench.ask(1) for _ in range(40)]
     await turn_over()
     assert sum(each.done() for each in flood) == 28
@@ -159,7 +142,6 @@ async def test_the_last_places_are_for_tenants_that_have_few() -> None:
 
 async def test_work_that_may_wait_leaves_the_last_places_alone() -> None:
     bench = Bench(8)
-    await share(bench)
     flexible = [bench.ask(1, urgency=Urgency.BATCH) for _ in range(9)]
     await turn_over()
     assert sum(each.done() for each in flexible) == 7
