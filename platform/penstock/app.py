@@ -47,6 +47,8 @@ from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
 from penstock.endpoints.book import EndpointBook
 from penstock.observe import journal_metrics, metrics
+from penstock.portal import routes as portal_routes
+from penstock.portal.frame import World
 from penstock.routing.directory import Directory, Standing
 from penstock.serving.conduct import Conductor
 from penstock.serving.dispatch import Dispatcher
@@ -184,6 +186,7 @@ class Gateway:
                     ]
                 ),
                 *operations.routes(self.readiness, self._settings.metrics_token),
+                *portal_routes.routes(self._world()),
             ],
             dependencies={"caller": Provide(caller), "principal": Provide(principal)},
             exception_handlers={Exception: failures.respond},
@@ -191,6 +194,21 @@ class Gateway:
             openapi_config=None,
             logging_config=None,
             request_max_body_size=self._settings.body_bytes_max,
+        )
+
+    def _world(self) -> World:
+        """What the portal's pages ask."""
+        return World(
+            settings=self._settings,
+            pool=self._pool,
+            shelf=self.shelf,
+            prices=self.prices,
+            directory=self.directory,
+            dispatcher=self.dispatcher,
+            inference=self.inference,
+            serverless=self.serverless,
+            wallets=self.wallets,
+            changes=self._changes,
         )
 
     @contextlib.asynccontextmanager

@@ -1,0 +1,1 @@
+"""Server-rendered pages: browse the catalog, try a model, watch the money."""

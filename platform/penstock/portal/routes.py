@@ -1,0 +1,51 @@
+"""Every page under `/portal`: the one place that knows them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, Router, get
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+from litestar.response import Redirect
+
+from penstock.access.sessions import Visitor
+from penstock.portal.frame import Frame, World
+from penstock.portal.pages import overview, sign_in
+
+PAGES = (overview, sign_in)
+"""Each has `routes(frame)`."""
+
+
+def routes(world: World) -> list[Router | HTTPRouteHandler]:
+    """The portal's handlers, its files, and the way in from the bare address."""
+    frame = Frame(world)
+
+    # Plain functions: Litestar copies a router whole, and with a bound method everything that it is bound to.
+    async def visitor(request: Request[Any, Any, Any]) -> Visitor:
+        return await frame.guard.visitor(request)
+
+    async def check_origin(request: Request[Any, Any, Any]) -> None:
+        await frame.guard.check_origin(request)
+
+    def respond(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        return frame.guard.respond(request, error)
+
+    @get("/", sync_to_thread=False)
+    def front_door() -> Response[Any]:
+        return Redirect("/portal", status_code=303)
+
+    @get("/{rest:path}")
+    async def nowhere(visitor: NamedDependency[Visitor], rest: FromPath[str]) -> None:
+        raise NotFoundException(f"{visitor.name} found no page at {rest}")
+
+    pages = Router(
+        "/portal",
+        route_handlers=[handler for page in PAGES for handler in page.routes(frame)] + [nowhere],
+        dependencies={"visitor": Provide(visitor)},
+        before_request=check_origin,
+        exception_handlers={Exception: respond},
+    )
+    return [front_door, *frame.assets.routes(), pages]
