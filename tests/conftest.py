@@ -7,21 +7,27 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 # prometheus-client decides at its import, which modules under test cause, whether it shares its figures.
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="penstock-metrics-"))
+# There are no packages under tests/: `benches` is found by its folder. Last, so that it hides nothing.
+sys.path.append(str(Path(__file__).parent))
 
 import asyncpg
 import pytest
+from benches import chromium as debian
 from hypothesis import settings
 
 from penstock.local import first_run, postgres
 
 TEMPLATE = "penstock_template"
+WITHOUT_BROWSER = os.environ.get(debian.SWITCH) == "no"
 _numbers = itertools.count(1)
+_left_out: list[str] = []
 
 # No deadline: on two shared cores it says more of the neighbours than of us. CI may ask for more examples.
 settings.register_profile("default", deadline=None, max_examples=50)
@@ -31,6 +37,32 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def url_of(server: postgres.Postgres, database: str) -> str:
     return server.url.replace("@/penstock?", f"@/{database}?")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave browser tests out only where somebody says so."""
+    if WITHOUT_BROWSER:
+        driven = [item for item in items if "chromium" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=driven)
+        items[:] = [item for item in items if item not in driven]
+        _left_out.extend(item.nodeid for item in driven)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Nobody shall take a run without a browser for a whole one."""
+    if _left_out:
+        text = f"NOT TESTED: {len(_left_out)} browser tests were left out, because {debian.SWITCH}=no"
+        terminalreporter.write_sep("!", text, yellow=True, bold=True)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[str]:
+    """Where a Chromium without a screen is driven; one for all tests."""
+    program = debian.find()
+    if program is None:
+        pytest.fail(debian.MISSING, pytrace=False)
+    with debian.running(program) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
