@@ -1,4 +1,4 @@
-"""A Chromium without a screen, as distributions package it: nothing is downloaded."""
+"""A Chromium without a screen, as distributions package it. Run as a program it says where one is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ MISSING = (
     "Chromium is missing and browser tests need it: install it (`apt-get install chromium`), "
     f"name another one with {NAMED_BY}=/path/to/chromium, or leave these tests out with {SWITCH}=no"
 )
+USUAL = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -33,7 +35,9 @@ STARTS_WITHIN_S = 60
 
 def find() -> str | None:
     """Chromium's program, if there is one."""
-    return shutil.which(os.environ.get(NAMED_BY) or "chromium")
+    named = os.environ.get(NAMED_BY)
+    found = (shutil.which(name) for name in ([named] if named else USUAL))
+    return next(filter(None, found), None)
 
 
 @contextlib.contextmanager
@@ -68,3 +72,7 @@ def _address(process: subprocess.Popen[bytes], folder: Path) -> str:
             raise RuntimeError(f"Chromium did not start:\n{(folder / 'log').read_text()[-2000:]}")
         time.sleep(0.02)
     return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
+
+
+if __name__ == "__main__":
+    sys.exit(None if find() else f"penstock: {MISSING}")
