@@ -8,7 +8,10 @@ const COLOURS = {
 };
 const drawn = new Map();
 
+let onPaper = false;
+
 function isDark() {
+  if (onPaper) return false;
   const theme = document.documentElement.dataset.theme;
   return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
@@ -55,7 +58,7 @@ function draw(canvas) {
       },
       options: {
         maintainAspectRatio: false,
-        animation: still ? false : { duration: 250 },
+        animation: still || onPaper ? false : { duration: 250 },
         interaction: { mode: "index", intersect: false },
         scales: {
           x: { stacked: spec.stacked, grid: { display: false }, ticks: { color: quiet, maxRotation: 0, autoSkipPadding: 16 }, border: { color: line } },
@@ -78,3 +81,9 @@ drawAll();
 document.addEventListener("theme", () => drawAll());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
 document.addEventListener("htmx:afterSwap", (event) => drawAll(event.target));
+for (const [event, paper] of [["beforeprint", true], ["afterprint", false]]) {
+  addEventListener(event, () => {
+    onPaper = paper;
+    drawAll();
+  });
+}

@@ -14,11 +14,19 @@ function isDark() {
     : matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-function openMenu(button) {
-  const open = button.getAttribute("aria-expanded") !== "true";
-  button.setAttribute("aria-expanded", String(open));
-  document.getElementById(button.getAttribute("aria-controls")).classList.toggle("open", open);
+// While the menu of a narrow window is open, the page behind it cannot be reached: not by keys either.
+const menuButton = document.querySelector("[data-menu]");
+
+function openMenu(open) {
+  if (!menuButton || open === (menuButton.getAttribute("aria-expanded") === "true")) return;
+  const menu = document.getElementById(menuButton.getAttribute("aria-controls"));
+  menuButton.setAttribute("aria-expanded", String(open));
+  menu.classList.toggle("open", open);
+  document.getElementById("content").inert = open;
+  if (open) menu.querySelector("a[aria-current], li a").focus();
+  else if (menu.contains(document.activeElement) || document.activeElement === document.body) menuButton.focus();
 }
+matchMedia("(max-width: 60rem)").addEventListener("change", () => openMenu(false));
 
 async function copy(button, text) {
   try {
@@ -46,7 +54,7 @@ function say(button, text) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  if ("menu" in button.dataset) openMenu(button);
+  if ("menu" in button.dataset) openMenu(button.getAttribute("aria-expanded") !== "true");
   else if ("themeToggle" in button.dataset) remember(isDark() ? "light" : "dark");
   else if ("copy" in button.dataset) copy(button, button.dataset.copy);
   else if ("copyCode" in button.dataset) copy(button, button.parentElement.querySelector("code").textContent);
@@ -55,11 +63,7 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  const button = document.querySelector("[data-menu]");
-  if (event.key === "Escape" && button?.getAttribute("aria-expanded") === "true") {
-    openMenu(button);
-    button.focus();
-  }
+  if (event.key === "Escape") openMenu(false);
 });
 
 document.addEventListener("change", (event) => {
@@ -76,9 +80,30 @@ addEventListener("pageshow", () => {
   for (const form of document.forms) delete form.dataset.sent;
 });
 
+// What was done is said once: loading the page again does not say it again.
+const here = new URL(location);
+if (here.searchParams.has("notice")) {
+  here.searchParams.delete("notice");
+  history.replaceState(history.state, "", here);
+}
+
 const lost = document.getElementById("connection");
 document.addEventListener("htmx:sendError", () => (lost.hidden = false));
 document.addEventListener("htmx:timeout", () => (lost.hidden = false));
 document.addEventListener("htmx:afterOnLoad", () => (lost.hidden = true));
 addEventListener("offline", () => (lost.hidden = false));
 addEventListener("online", () => (lost.hidden = true));
+
+// Paper has no dark theme, and nothing to open.
+addEventListener("beforeprint", () => {
+  for (const each of document.querySelectorAll("main details:not([open])")) {
+    each.open = true;
+    each.dataset.printed = "";
+  }
+});
+addEventListener("afterprint", () => {
+  for (const each of document.querySelectorAll("details[data-printed]")) {
+    each.open = false;
+    delete each.dataset.printed;
+  }
+});
