@@ -15,7 +15,9 @@ from typing import Any
 import asyncpg
 from litestar import Litestar, Request
 from litestar.di import NamedDependency, Provide
+from litestar.handlers import HTTPRouteHandler
 
+from penstock.access.audit import actor
 from penstock.access.keyring import Keyring, Principal
 from penstock.adapters.book import AdapterBook
 from penstock.adapters.store import Store
@@ -30,17 +32,22 @@ from penstock.changes import Changes
 from penstock.edge import failures, models, operations, wire
 from penstock.edge.api import (
     adapters,
+    audit,
     budgets,
     credit,
     instance_types,
+    keys,
     limits,
     management,
+    members,
     prices,
+    projects,
     requests,
     serverless,
 )
 from penstock.edge.api.adapters import Uploads
 from penstock.edge.api.serverless import Serverless
+from penstock.edge.changing import Doors
 from penstock.edge.endpoint_paths import EndpointPaths
 from penstock.edge.inference import Inference
 from penstock.edge.once import Once
@@ -100,6 +107,7 @@ class Gateway:
         self.shipper = Shipper(settings.database_url, settings.journal_folder, self.journal)
         self.claims = Claims(pool, settings.pepper, self.journal.boot_id)
         self.once = Once(self.claims, self.keyring, settings.body_bytes_max)
+        self.doors = Doors(self.keyring)
         self.wallets = Wallets()
         self.lender = Lender(pool, self.journal.boot_id, self.wallets)
         self.budgets = Budgets(self.journal)
@@ -174,17 +182,9 @@ class Gateway:
                 *prices.routes(self.prices),
                 *instance_types.routes(self._pool, self.prices),
                 *requests.routes(self._pool),
-                # What changes something under /api/v1 belongs in here: then it obeys Idempotency-Key.
-                self.once.over(
-                    [
-                        *management.routes(self._pool),
-                        *serverless.routes(self.serverless),
-                        *adapters.routes(self.uploads),
-                        *budgets.routes(self._pool, self._changes),
-                        *credit.routes(self._pool),
-                        *limits.routes(self._pool, self._changes),
-                    ]
-                ),
+                # What changes something under /api/v1 belongs in here: then keys need the role for it, the
+                # audit log knows them, and Idempotency-Key is obeyed.
+                self.doors.before([self.once.over(self._management())]),
                 *operations.routes(self.readiness, self._settings.metrics_token),
                 *portal_routes.routes(self._world()),
             ],
@@ -195,6 +195,21 @@ class Gateway:
             logging_config=None,
             request_max_body_size=self._settings.body_bytes_max,
         )
+
+    def _management(self) -> list[HTTPRouteHandler]:
+        """The handlers of the management API."""
+        return [
+            *management.routes(self._pool),
+            *serverless.routes(self.serverless),
+            *adapters.routes(self.uploads),
+            *budgets.routes(self._pool, self._changes),
+            *credit.routes(self._pool),
+            *limits.routes(self._pool, self._changes),
+            *keys.routes(self._pool, self._settings.pepper, self._changes),
+            *projects.routes(self._pool),
+            *members.routes(self._pool),
+            *audit.routes(self._pool),
+        ]
 
     def _world(self) -> World:
         """What the portal's pages ask."""
@@ -338,7 +353,11 @@ def _in_words(standing: Standing) -> str:
 async def open_gateway(settings: Settings) -> Gateway:
     """Make a gateway; Postgres need not answer yet. Raises CardError, JournalError."""
     pool = await database.pool(
-        settings.database_url, "gateway", size_max=POOL_SIZE, command_timeout_s=DATABASE_TIMEOUT_S
+        settings.database_url,
+        "gateway",
+        size_max=POOL_SIZE,
+        command_timeout_s=DATABASE_TIMEOUT_S,
+        setup=actor.tell,
     )
     started = time.monotonic()
     gateway = Gateway(settings, pool)

@@ -6,6 +6,7 @@ add facts (usage, prices, ledger entries) and not change them: append-only by pr
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -21,8 +22,18 @@ async def connect(
     return await asyncpg.connect(url, timeout=timeout_s, server_settings=_settings(name), **options)
 
 
-async def pool(url: str, name: str, *, size_max: int, command_timeout_s: float) -> asyncpg.Pool:
-    """Make a pool of such connections; none is opened before it is needed, so Postgres may be away."""
+async def pool(
+    url: str,
+    name: str,
+    *,
+    size_max: int,
+    command_timeout_s: float,
+    setup: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
+) -> asyncpg.Pool:
+    """Make a pool of such connections; none is opened before it is needed, so Postgres may be away.
+
+    `setup` is called with each connection that is handed out; what it sets is forgotten on the return.
+    """
     return await asyncpg.create_pool(
         url,
         min_size=0,
@@ -30,6 +41,7 @@ async def pool(url: str, name: str, *, size_max: int, command_timeout_s: float) 
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=command_timeout_s,
         server_settings=_settings(name),
+        setup=setup,
     )
 
 

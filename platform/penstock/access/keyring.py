@@ -15,6 +15,7 @@ import msgspec
 
 from penstock.access import keys, limits
 from penstock.access.limits import RateLimits
+from penstock.access.roles import Role
 
 OVERLAP = timedelta(seconds=30)
 """How far each refresh looks back behind the last: longer than any transaction that changes a key."""
@@ -50,6 +51,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Of all the organisation's keys together, by its plan."""
     endpoint_id: int | None = None
     """The one endpoint that the key opens; None: everything of its project."""
+    role: Role = Role.DEVELOPER
+    """What it may do beside calling models."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -143,5 +146,6 @@ class Keyring:
                 limits.read(row["project_limits"]),
                 limits.read(row["plan_limits"]),
                 row["endpoint_id"],
+                Role(row["role"]),
             )
             self._entries[key_id] = Entry(row["digest"], principal)

@@ -14,6 +14,7 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
+from penstock.access.roles import Role
 from penstock_base import ids, queries
 
 SQL = queries.load("penstock.access", "keys.sql")
@@ -57,6 +58,7 @@ class ListedKey(msgspec.Struct, frozen=True):
     name: str
     project: str
     last_four: str
+    role: Role
     created_at: datetime
     revoked_at: datetime | None
 
@@ -87,11 +89,17 @@ def make(pepper: bytes) -> MadeKey:
 
 
 async def create(
-    connection: asyncpg.Connection, pepper: bytes, *, name: str, organisation: str, project: str = "default"
+    connection: asyncpg.Connection,
+    pepper: bytes,
+    *,
+    name: str,
+    organisation: str,
+    project: str = "default",
+    role: Role = Role.DEVELOPER,
 ) -> str:
     """Make a key and return its text, which cannot be had again.
 
-    The organisation and project are made when they do not exist yet.
+    The organisation and project are made when they do not exist yet. Asks nobody's role: see `issuing`.
     """
     made = make(pepper)
     async with connection.transaction():
@@ -105,6 +113,8 @@ async def create(
             name,
             made.digest,
             made.last_four,
+            role.value,
+            "{}",
         )
     return made.text
 
@@ -139,13 +149,18 @@ async def names(
 async def listed(connection: asyncpg.Connection, organisation_id: int) -> list[ListedKey]:
     """Every key of an organisation, newest first, revoked ones too."""
     rows = await connection.fetch(SQL["list_keys"], organisation_id)
-    return [ListedKey(**dict(row)) for row in rows]
+    return [listed_key(row) for row in rows]
 
 
 async def revoke(connection: asyncpg.Connection, organisation_id: int, key_id: str) -> None:
     """End a key; raises UnknownKey. Gateways follow within seconds (see keyring)."""
     if await connection.fetchval(SQL["revoke_key"], organisation_id, key_id) is None:
         raise UnknownKey(f"there is no key {key_id!r} here")
+
+
+def listed_key(row: asyncpg.Record) -> ListedKey:
+    """Read what `list_keys` and its likes found."""
+    return ListedKey(**(dict(row) | {"role": Role(row["role"])}))
 
 
 def _check(key_id: str, secret: str) -> str:

@@ -11,6 +11,8 @@ COMMANDS = {
     "doctor": "say what is found here and what is missing",
     "keys": "make, list, limit and revoke API keys",
     "projects": "parts of an organisation, and their limits",
+    "members": "people of an organisation, and what they may do there",
+    "audit": "who changed what, when",
     "plans": "what share of a busy model organisations get, and their limits",
     "usage": "tokens and cost by day and model",
     "requests": "single requests: where their time went, why that engine, what they cost",

@@ -11,8 +11,13 @@ import asyncpg
 import click
 
 from penstock import settings
+from penstock.access.audit import actor
+from penstock.access.issuing import KeyRevoked
 from penstock.access.keys import UnknownKey, UnknownOrganisation, UnknownProject
 from penstock.access.limits import LimitError
+from penstock.access.members import AlreadyMember, LastOwner, UnknownMember, UnknownPerson
+from penstock.access.names import NameRefused
+from penstock.access.projects import ProjectExists
 from penstock.adapters.errors import AdapterError
 from penstock.changes import Change, Changes
 from penstock.endpoints.files import FileRefused
@@ -35,6 +40,13 @@ FORESEEN = (
     FileRefused,
     UnknownEndpoint,
     LimitError,
+    KeyRevoked,
+    AlreadyMember,
+    LastOwner,
+    NameRefused,
+    ProjectExists,
+    UnknownMember,
+    UnknownPerson,
 )
 Work: TypeAlias = Callable[[Settings, asyncpg.Connection], Awaitable[T]]
 
@@ -65,6 +77,7 @@ async def announce(told: Settings, *changed: Change) -> None:
 async def _with_connection(told: Settings, work: Work[T]) -> T:
     connection = await database.connect(told.database_url, "command")
     try:
+        await actor.tell_command(connection)
         return await work(told, connection)
     finally:
         await connection.close()

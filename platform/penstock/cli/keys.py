@@ -8,8 +8,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from penstock.access import keys, limits
+from penstock.access import keys, limits, names
 from penstock.access.limits import NONE, RateLimits
+from penstock.access.roles import Role
 from penstock.changes import Change
 from penstock.cli import database, rate_options
 from penstock.settings import Settings
@@ -30,13 +31,25 @@ def command() -> None:
 @click.argument("name")
 @ORGANISATION
 @click.option("--project", default="default", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.DEVELOPER.value,
+    show_default=True,
+    help="What it may do beside calling models: viewer looks, developer changes, owner decides who belongs.",
+)
 @click.option("--json", "as_json", is_flag=True, help='Print {"api_key": …} instead.')
-def create(name: str, organisation: str, project: str, as_json: bool) -> None:
+def create(name: str, organisation: str, project: str, role: str, as_json: bool) -> None:
     """Make a key called NAME and show it, this once."""
 
     async def work(told: Settings, connection: asyncpg.Connection) -> str:
         key = await keys.create(
-            connection, told.pepper, name=name, organisation=organisation, project=project
+            connection,
+            told.pepper,
+            name=names.checked(name),
+            organisation=organisation,
+            project=project,
+            role=Role(role),
         )
         await database.announce(told, Change.KEYS)
         return key
@@ -73,6 +86,7 @@ def show(organisation: str, as_json: bool) -> None:
     table.add_column("Id", no_wrap=True)
     table.add_column("Name", overflow="fold")
     table.add_column("Project", overflow="fold")
+    table.add_column("Role", no_wrap=True)
     if wide:
         table.add_column("Ends in", no_wrap=True)
         table.add_column("Made", no_wrap=True)
@@ -82,7 +96,9 @@ def show(organisation: str, as_json: bool) -> None:
         made, revoked = (f"{t:%Y-%m-%d %H:%M}" if t else "" for t in (key.created_at, key.revoked_at))
         more = [f"…{key.last_four}", made] if wide else []
         limit = limited.get(key.id, NONE)
-        table.add_row(key.id, key.name, key.project, *more, "" if limit == NONE else str(limit), revoked)
+        table.add_row(
+            key.id, key.name, key.project, key.role.value, *more, "" if limit == NONE else str(limit), revoked
+        )
     console.print(table)
 
 

@@ -16,11 +16,43 @@ from penstock.cli import database, rate_options
 from penstock.settings import Settings
 
 ORGANISATION = click.option("--organisation", default="default", show_default=True, help="Whose projects.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the project as JSON.")
 
 
 @click.group()
 def command() -> None:
-    """List projects and limit them. A project is made with its first key (`penstock keys create`)."""
+    """Make, list, rename and limit projects. A project is made with its first key too."""
+
+
+@command.command()
+@click.argument("name")
+@ORGANISATION
+@JSON
+def create(name: str, organisation: str, as_json: bool) -> None:
+    """Make a project called NAME."""
+
+    async def work(_: Settings, connection: asyncpg.Connection) -> Project:
+        return await projects.create(connection, await keys.find_organisation(connection, organisation), name)
+
+    made = database.run(work)
+    click.echo(msgspec.json.encode(made) if as_json else f"{made.name} is there, without keys.")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("wanted")
+@ORGANISATION
+@JSON
+def rename(name: str, wanted: str, organisation: str, as_json: bool) -> None:
+    """Call the project NAME another name, WANTED; its keys, endpoints and bills go with it."""
+
+    async def work(_: Settings, connection: asyncpg.Connection) -> Project:
+        return await projects.rename(
+            connection, await keys.find_organisation(connection, organisation), name, wanted
+        )
+
+    made = database.run(work)
+    click.echo(msgspec.json.encode(made) if as_json else f"{name} is called {made.name} now.")
 
 
 @command.command("list")

@@ -24,6 +24,8 @@ from penstock_billing.record import Outcome, UsageRecord
 
 CLAIMS_ITSELF = "claims_itself"
 """In a handler's `opt`: its bodies are too large to be read here, so it calls `Once.run` when it has one."""
+REQUEST_ID = "request_id"
+"""In a request's state: what it is called, where somebody named it before."""
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 KEPT_HEADERS = frozenset({b"content-type", b"cache-control", b"x-accel-buffering", b"location", b"etag"})
 """Headers that belong to an answer and not to the exchange that brought it."""
@@ -224,7 +226,7 @@ class Once:
 
         Raises one of NotExecuted.
         """
-        request_id = f"req_{ids.uuid7_bytes().hex()}"
+        request_id = scope["state"].get(REQUEST_ID) or f"req_{ids.uuid7_bytes().hex()}"
         taken = await self._take(scope, headers, principal, body, request_id, metered=False)
         if isinstance(taken, Kept):
             await replay(send, taken, request_id, metered=False)

@@ -11,7 +11,12 @@ from typing import Any
 
 import msgspec
 
+from penstock.access.issuing import KeyRevoked
 from penstock.access.keyring import InvalidKey, KeysUnavailable
+from penstock.access.members import LastOwner
+from penstock.access.names import NameRefused
+from penstock.access.projects import ProjectExists
+from penstock.access.roles import RoleTooLow
 from penstock.adapters.errors import (
     AdapterRefused,
     AdapterTooLarge,
@@ -137,6 +142,16 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     WrongEndpoint: lambda e: Problem(401, "wrong_endpoint", str(e), headers=UNAUTHORIZED),
     EndpointSuspended: lambda e: Problem(403, "endpoint_suspended", str(e)),
     Forbidden: lambda e: Problem(403, "forbidden", str(e)),
+    RoleTooLow: lambda e: Problem(
+        403,
+        "role_too_low",
+        f"{e}: use a key that has it, or ask an owner of the organisation for one",
+        more=(("role", e.has.value), ("needed_role", e.needed.value)),
+    ),
+    NameRefused: lambda e: Problem(400, "invalid_value", str(e), "name"),
+    ProjectExists: lambda e: Problem(409, "project_exists", str(e), "name"),
+    KeyRevoked: lambda e: Problem(409, "key_revoked", str(e)),
+    LastOwner: lambda e: Problem(409, "last_owner", str(e)),
     NotFound: lambda e: Problem(404, "not_found", str(e)),
     Starting: lambda e: Problem(503, "starting", str(e), headers=retry_after(e.retry_after_s)),
     UnknownModel: lambda e: Problem(404, "model_not_found", str(e), "model"),

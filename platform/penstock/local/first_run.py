@@ -14,6 +14,8 @@ ROOMS = {
     "billing": "penstock_billing",
     "engines": "penstock_engines",
     "admission": "penstock.admission",
+    # Last: its triggers stand on the tables of all the others.
+    "audit": "penstock.access.audit",
 }
 """Every room that owns a schema, with the package that holds its migrations."""
 

@@ -13,6 +13,8 @@ from litestar.exceptions import HTTPException, NotAuthorizedException
 from litestar.response import Redirect
 
 from penstock.access import sessions
+from penstock.access.audit import actor
+from penstock.access.audit.actor import ActorKind
 from penstock.access.roles import Role
 from penstock.access.sessions import Visitor
 from penstock.edge.refusals import BadRequest, NotFound
@@ -51,6 +53,8 @@ class Guard:
         if found is None:
             raise NotSignedIn
         request.scope["state"]["visitor"] = found
+        if deed := actor.current():
+            deed.by(ActorKind.PERSON, str(found.person_id), f"{found.name} <{found.email}>")
         return found
 
     def cookie(self, token: str) -> Cookie:

@@ -12,6 +12,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from penstock.access.sessions import Visitor
+from penstock.edge.changing import noted
 from penstock.portal.frame import Frame, World
 from penstock.portal.pages import overview, sign_in
 
@@ -45,6 +46,7 @@ def routes(world: World) -> list[Router | HTTPRouteHandler]:
         "/portal",
         route_handlers=[handler for page in PAGES for handler in page.routes(frame)] + [nowhere],
         dependencies={"visitor": Provide(visitor)},
+        middleware=[noted],
         before_request=check_origin,
         exception_handlers={Exception: respond},
     )

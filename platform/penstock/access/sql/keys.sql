@@ -23,15 +23,26 @@ select id, name from access.organisation where id = any($1::bigint[])
 select id, name from access.project where id = any($1::bigint[])
 
 -- name: insert_key
-insert into access.api_key (id, organisation_id, project_id, name, digest, last_four)
-values ($1, $2, $3, $4, $5, $6)
+insert into access.api_key (id, organisation_id, project_id, name, digest, last_four, role, limits)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: list_keys
 -- Every key of one organisation, newest first.
-select key.id, key.name, project.name as project, key.last_four, key.created_at, key.revoked_at
+select key.id, key.name, project.name as project, key.last_four, key.role, key.created_at, key.revoked_at
 from access.api_key as key join access.project as project on project.id = key.project_id
 where key.organisation_id = $1 and key.endpoint_id is null
 order by key.created_at desc, key.id
+
+-- name: find_key
+select key.id, key.name, project.name as project, key.last_four, key.role, key.created_at, key.revoked_at
+from access.api_key as key join access.project as project on project.id = key.project_id
+where key.organisation_id = $1 and key.id = $2 and key.endpoint_id is null
+
+-- name: lock_key
+select id from access.api_key where organisation_id = $1 and id = $2 for update
+
+-- name: change_key
+update access.api_key set name = $3, role = $4, changed_at = now() where organisation_id = $1 and id = $2
 
 -- name: revoke_key
 -- Revoking twice keeps the first time.
@@ -41,7 +52,7 @@ returning id
 
 -- name: changed_keys
 -- Keys that changed since a time, and the database's own clock, for the next question.
-select key.id, key.organisation_id, key.project_id, digest, revoked_at is not null as revoked, weight, endpoint_id,
+select key.id, key.organisation_id, key.project_id, digest, revoked_at is not null as revoked, weight, endpoint_id, key.role,
        key.limits::text as key_limits, project.limits::text as project_limits, plan.limits::text as plan_limits
 from access.api_key as key
 join access.project on project.id = key.project_id
@@ -50,7 +61,7 @@ join access.plan on plan.name = organisation.plan
 where key.changed_at > $1
 
 -- name: one_key
-select key.id, key.organisation_id, key.project_id, digest, revoked_at is not null as revoked, weight, endpoint_id,
+select key.id, key.organisation_id, key.project_id, digest, revoked_at is not null as revoked, weight, endpoint_id, key.role,
        key.limits::text as key_limits, project.limits::text as project_limits, plan.limits::text as plan_limits
 from access.api_key as key
 join access.project on project.id = key.project_id

@@ -1,0 +1,1 @@
+"""Who changed what: written by the database with each change, read here."""

@@ -1,0 +1,182 @@
+"""The audit log in words: who, what they did, and each field before and after."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from penstock.access.audit.actor import ActorKind
+from penstock.access.audit.entries import Entry
+from penstock_base import money
+
+NOTHING = "none"
+OWN = {"id", "organisation_id", "person_id"}
+"""Fields that say what the entry is about, which its sentence says already."""
+WORDS = {
+    "project_id": "project",
+    "key_id": "key",
+    "endpoint_id": "endpoint",
+    "price_list_id": "price list",
+    "adapter_id": "adapter",
+    "revoked_at": "revoked",
+    "deleted_at": "deleted",
+    "disabled_at": "switched off",
+    "ended_at": "ended",
+    "enforced": "refuses beyond it",
+    "digest": "secret",
+    "password_hash": "password",
+    "password_changed_at": "password changed",
+    "slot": "which key",
+}
+THINGS = {
+    "price of a minute": "the price of a minute",
+    "price list of an organisation": "the price list",
+    "wallet": "how the organisation pays",
+    "ledger transaction": "a booking",
+    "pool version": "a version of the pool",
+}
+COLUMNS = (
+    "at",
+    "organisation",
+    "actor_kind",
+    "actor_id",
+    "actor_name",
+    "action",
+    "object",
+    "object_id",
+    "object_name",
+    "changes",
+    "request_id",
+    "address",
+    "place",
+)
+FORMULA = re.compile(r"^[=+\-@\t\r]")
+"""How text begins that a spreadsheet would calculate instead of showing."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One field that a change made another."""
+
+    field: str
+    before: str
+    after: str
+
+
+def who(entry: Entry) -> str:
+    """Whoever made the change."""
+    name = entry.actor_name or entry.actor_id
+    return {
+        ActorKind.PERSON: name,
+        ActorKind.KEY: f"the key {name}",
+        ActorKind.COMMAND: f"{name}, by a command on the machine",
+        ActorKind.VISITOR: "somebody who was not signed in",
+        ActorKind.SYSTEM: f"Penstock itself ({name})",
+        ActorKind.DATABASE: f"{name}, by SQL",
+    }[entry.actor_kind]
+
+
+def verb(entry: Entry) -> str:
+    """What was done."""
+    if entry.object == "member":
+        return {"created": "added", "removed": "removed"}.get(entry.action, "changed the role of")
+    if entry.object == "ledger transaction":
+        return "booked"
+    if entry.object == "promotional credit" and entry.action == "created":
+        return "gave"
+    if entry.action == "changed" and set(entry.after) == {"name"}:
+        return "renamed"
+    if entry.action == "changed" and set(entry.after) == {"limits"}:
+        return "limited"
+    return entry.action
+
+
+def thing(entry: Entry) -> str:
+    """What it was done to, without its name."""
+    if entry.object == "ledger transaction":
+        return f"a {entry.object_name.replace('_', ' ')}"
+    return THINGS.get(entry.object, entry.object if entry.object_name else f"a {entry.object}")
+
+
+def named(entry: Entry) -> str:
+    """Its name, where it has one that its kind does not say."""
+    return "" if entry.object == "ledger transaction" else entry.object_name
+
+
+def deed(entry: Entry) -> str:
+    """The sentence without who it is about."""
+    return " ".join(part for part in (verb(entry), thing(entry), named(entry)) if part)
+
+
+def changes(entry: Entry, names: dict[str, dict[str, str]] | None = None) -> list[Line]:
+    """Each field before and after, in the order of their names; `names` says what ids are called."""
+    lines: list[Line] = []
+    for field in sorted(entry.before | entry.after):
+        if field in OWN and entry.action == "created":
+            continue
+        lines += _lines(field, entry.before.get(field), entry.after.get(field), names or {})
+    return lines
+
+
+def row(entry: Entry, organisations: dict[int, str]) -> list[str]:
+    """An entry as a line of CSV."""
+    told = "; ".join(f"{line.field}: {line.before} → {line.after}" for line in changes(entry))
+    owner = organisations.get(entry.organisation_id, "") if entry.organisation_id is not None else ""
+    cells = (
+        entry.at.isoformat(),
+        owner,
+        entry.actor_kind.value,
+        entry.actor_id,
+        entry.actor_name,
+        entry.action,
+        entry.object,
+        entry.object_id,
+        entry.object_name,
+        told,
+        entry.request_id,
+        entry.address,
+        str(entry.place),
+    )
+    return [f"'{cell}" if FORMULA.match(cell) else cell for cell in cells]
+
+
+def _lines(field: str, before: Any, after: Any, names: dict[str, dict[str, str]]) -> list[Line]:
+    """One line, or one for each part of settings that differs."""
+    if isinstance(before, dict | None) and isinstance(after, dict | None) and (before or after):
+        was, now = before or {}, after or {}
+        return [
+            Line(f"{_word(field)}: {_word(part)}", _text(part, was.get(part)), _text(part, now.get(part)))
+            for part in sorted(was | now)
+            if was.get(part) != now.get(part)
+        ]
+    if before in (None, {}, "") and after in (None, {}, ""):
+        return []
+    ids = names.get(field, {})
+    return [Line(_word(field), *(ids.get(str(side)) or _text(field, side) for side in (before, after)))]
+
+
+def _word(field: str) -> str:
+    return WORDS.get(field) or field.removesuffix("_nano_usd").removesuffix("_pico_usd").replace("_", " ")
+
+
+def _text(field: str, value: Any) -> str:
+    if value is None or value in ("", {}, []):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _number(field, value)
+    if isinstance(value, list):
+        return ", ".join(_text(field, each) for each in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{_word(part)} {_text(part, each)}" for part, each in value.items())
+    return str(value)
+
+
+def _number(field: str, value: int) -> str:
+    if field.endswith("_nano_usd"):
+        return f"${money.nano_to_usd(value)}"
+    if field.endswith("_pico_usd"):
+        return f"{value:,} pico-dollars"
+    return str(value) if field.endswith("id") else f"{value:,}"
