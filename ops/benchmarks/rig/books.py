@@ -26,13 +26,17 @@ ORGANISATIONS = 200
 """Of which the largest makes 17 % of all requests, the next 4 %, and so on: u³ of an even u."""
 MODELS = [f"bench/model-{number}" for number in range(20)]
 CHUNK = 50_000
+INDEXES = """
+select indexname, indexdef from pg_indexes
+where schemaname = 'billing' and tablename = 'usage_event' and indexname like 'usage\\_event\\_by\\_%'
+"""
 # Forty keys of each organisation, two of them at a time, each used for three models.
 FILL_STAGE = """
 insert into usage_stage (
   event_id, ended_ms, organisation_id, project_id, key_id, request_id, client_request_id, surface, model,
   price_version, input_tokens, cached_tokens, output_tokens, reasoning_tokens, outcome, status, streamed,
   queue_us, first_token_us, duration_us, replica, cost_nano_usd, images, audio_ms, documents, batch, endpoint,
-  funding, wallet_project_id
+  funding, wallet_project_id, admit_us, wait_us, wake_us, retries, policy, candidates, pool_version, hedged
 )
 select
   id, ended_ms, organisation, organisation * 4 + key % 4, format('key_%s_%s', organisation, key),
@@ -41,7 +45,7 @@ select
   n % 3000, n % 300 % (1 + n % 3000), n % 700, 0,
   case when n % 97 = 0 then 'engine_failed' when n % 50 = 0 then 'client_gone' else 'done' end, 200, true,
   100, 30000, 400000, 'bench', case when n % 97 = 0 then 0 else 150 * (n % 3000) + 600 * (n % 700) end,
-  0, 0, 0, false, '', 'postpaid', 0
+  0, 0, 0, false, '', 'postpaid', 0, 60, 20, 0, 0, 'prefix_affinity', 2, 1, false
 from (
   select n, id, ended_ms, organisation, (ended_ms / 60000 + lucky) % 40 as key
   from (
@@ -123,14 +127,20 @@ def records(versions: list[PriceVersion]) -> Iterator[UsageRecord]:
         )
 
 
-async def make_history(own: Books, events: int, days: int, told: Callable[[int], None]) -> None:
-    """Fill the last `days` with events by the shipper's own SQL, and close their hours and days."""
+async def make_history(
+    own: Books, events: int, days: int, told: Callable[[int], None], *, searchable: bool = False
+) -> None:
+    """Fill the last `days` with events by the shipper's own SQL, and close their hours and days.
+
+    Single requests can be found afterwards only where it is to be `searchable`.
+    """
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     until = datetime.now(UTC)
     async with contextlib.AsyncExitStack() as stack:
         # What a dashboard never reads need not be kept in order: it would take half as long again.
-        for index in ("organisation", "request", "client_request"):
-            await own.connection.execute(f"drop index billing.usage_event_by_{index}")
+        indexes = await own.connection.fetch(INDEXES)
+        for index in indexes:
+            await own.connection.execute(f"drop index billing.{index['indexname']}")
         for n in range(days):
             await own.connection.execute(
                 "select billing.ensure_usage_partition($1)", (today - timedelta(days=n)).date()
@@ -150,6 +160,10 @@ async def make_history(own: Books, events: int, days: int, told: Callable[[int],
                 await connection.execute(shipping.SQL["take_over"], 1)
             done += count
             told(done)
+        if searchable:
+            for index in indexes:
+                await own.connection.execute(index["indexdef"].replace(" ON ONLY ", " ON "))
+            await own.connection.execute("vacuum (analyze) billing.usage_event")
     await roll_ups.advance(own.connection)
     await own.connection.execute(
         "vacuum (analyze) billing.usage_day, billing.usage_hour, billing.usage_minute"

@@ -21,7 +21,7 @@ from penstock.local import children, first_run, listening, postgres, state, valk
 from penstock.local.children import Child
 from penstock.local.postgres import Postgres
 from penstock_billing import partitions, prices
-from penstock_billing.prices import Offer
+from penstock_billing.prices import Offer, PriceVersion
 from penstock_catalog import artifacts
 from penstock_catalog.cards import ModelCard, Task
 from penstock_catalog.shelf import BUILTIN, Shelf
@@ -94,7 +94,7 @@ class Database:
 
     def __init__(self, server: Postgres, folder: Path, log: Path) -> None:
         self.url = server.url
-        self._server = server
+        self.server = server
         self._folder = folder
         self._log = log
         self._running = True
@@ -103,11 +103,11 @@ class Database:
         """Cut every session and stop."""
         if self._running:
             self._running = False
-            await self._server.stop()
+            await self.server.stop()
 
     async def start(self) -> None:
         """Answer again, at the same address."""
-        self._server = await postgres.start(self._folder, log=self._log)
+        self.server = await postgres.start(self._folder, log=self._log)
         self._running = True
 
 
@@ -122,6 +122,8 @@ class Gateway:
         pool: asyncpg.Pool,
         database: Database,
         environ: dict[str, str],
+        offered: Shelf,
+        versions: list[PriceVersion],
     ) -> None:
         self.child = child
         self.database = database
@@ -130,6 +132,9 @@ class Gateway:
         self.pool = pool
         self.environ = environ
         """Its settings, which a controller beside it shares."""
+        self.shelf = offered
+        self.versions = versions
+        """The prices of all models."""
 
     def door(self, model: str) -> Door:
         """Where a client asks for a model."""
@@ -151,7 +156,7 @@ class Gateway:
 
     async def make_pool(self, model: str, settings: PoolSettings) -> None:
         """Give a model a pool, for its settings: no controller is here that would start engines."""
-        card = shelf().get(model)
+        card = self.shelf.get(model)
         assert card is not None
         async with self.pool.acquire() as pooled:
             await pools.create(cast("asyncpg.Connection", pooled), card, settings)
@@ -179,8 +184,11 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def gateway(folder: Path, models: str = DEMO) -> AsyncIterator[Gateway]:
-    """One gateway worker as `penstock up` runs it, on a state folder of its own under `folder`."""
+async def gateway(folder: Path, models: str = DEMO, cards: Path | None = None) -> AsyncIterator[Gateway]:
+    """One gateway worker as `penstock up` runs it, on a state folder of its own under `folder`.
+
+    `cards` is a folder of models that it offers besides those that every Penstock does.
+    """
     async with contextlib.AsyncExitStack() as stack:
         held = state.take(folder / "home")
         stack.callback(held.close)
@@ -195,12 +203,15 @@ async def gateway(folder: Path, models: str = DEMO) -> AsyncIterator[Gateway]:
             "PENSTOCK_REDIS_URL": redis.url,
             "PENSTOCK_MODELS": models,
         }
+        if cards is not None:
+            environ["PENSTOCK_CARDS"] = str(cards)
         told = settings.read(environ)
         await first_run.migrate(told.database_url)
         pool = await stack.enter_async_context(asyncpg.create_pool(told.database_url, min_size=0, max_size=2))
         async with pool.acquire() as pooled:
             connection = cast("asyncpg.Connection", pooled)
-            await prices.sync_list(connection, [_offer(card) for card in shelf().cards])
+            offered = shelf(cards)
+            versions = await prices.sync_list(connection, [_offer(card) for card in offered.cards])
             await partitions.ensure(connection)
             key = await keys.create(connection, told.pepper, name="bench", organisation="bench")
         listener = await listening.bind("127.0.0.1", 0)
@@ -210,7 +221,7 @@ async def gateway(folder: Path, models: str = DEMO) -> AsyncIterator[Gateway]:
         await stack.enter_async_context(kept(child))
         port = int(listener.getsockname()[1])
         await until_answering(child, port, "/healthz")
-        yield Gateway(child, port, key, pool, database, environ)
+        yield Gateway(child, port, key, pool, database, environ, offered, versions)
 
 
 @contextlib.asynccontextmanager
@@ -244,9 +255,9 @@ async def real_engine(folder: Path) -> AsyncIterator[Replica]:
         await launcher.close()
 
 
-def shelf() -> Shelf:
-    """The models that every Penstock offers."""
-    return Shelf.open([BUILTIN])
+def shelf(cards: Path | None = None) -> Shelf:
+    """The models that every Penstock offers, and those of a folder."""
+    return Shelf.open([BUILTIN] if cards is None else [BUILTIN, cards])
 
 
 def stand_ins(count: int) -> list[str]:
