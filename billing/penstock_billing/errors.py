@@ -9,6 +9,7 @@ BillingError
 │   └── AmountRefused     more than there is to give back, refund or take: ask for what is left
 ├── UnknownTransaction no such ledger transaction, or none of this organisation's
 ├── UnknownRequest    no such request of this organisation's
+├── SearchTookTooLong too many requests to look through: ask for less time
 ├── BudgetRefused     not a budget: nothing was changed, fix what `field` names
 ├── UnknownPromotion  the organisation was given no such promotion
 ├── UnknownBudget     the organisation has no such budget in force
@@ -89,6 +90,10 @@ class UnknownTransaction(BillingError):
 
 class UnknownRequest(BillingError):
     """The organisation has no such request in the database."""
+
+
+class SearchTookTooLong(BillingError):
+    """A search among requests that was stopped; the same question about less time may be answered."""
 
 
 class ArchiveError(BillingError):

@@ -14,6 +14,7 @@ from penstock_billing.prices import PriceVersion
 PICO_PER_USD = 1_000_000_000_000
 NANO_PER_USD = 1_000_000_000
 PPM_PER_PERCENT = 10_000
+PPM = 1_000_000
 USD_MAX = 1_000_000
 """Nothing costs more, whatever it is told per: beyond it somebody mistook the unit."""
 DECIMALS_MAX = 12
@@ -70,12 +71,12 @@ def usd_text(unit: Unit, pico: int) -> str:
     return _dollars(pico * unit.per_count, DECIMALS_MAX)
 
 
-def femto_usd_text(femto: int) -> str:
+def femto_usd_text(femto: int, paid_ppm: int = PPM) -> str:
     """Write femto-dollars (1e-15), in which every charge is whole before it is rounded, as exact dollars.
 
-    To nano-dollars at least, as costs are shown.
+    To nano-dollars at least, as costs are shown; of what is discounted `paid_ppm` millionths are paid.
     """
-    whole, _, fraction = _dollars(femto, 15).partition(".")
+    whole, _, fraction = _dollars(femto * paid_ppm, 21).partition(".")
     return f"{whole}.{fraction.ljust(9, '0')}"
 
 

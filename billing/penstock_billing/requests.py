@@ -5,8 +5,10 @@ Every query names the organisation and a window of time, so that it reads few of
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -14,6 +16,7 @@ import msgspec
 
 from penstock_base import ids, queries
 from penstock_billing import prices
+from penstock_billing.errors import SearchTookTooLong
 from penstock_billing.prices import PriceVersion
 from penstock_billing.record import Funding, Outcome
 
@@ -27,6 +30,8 @@ LASTS_MAX = timedelta(days=2)
 CLIENT_ID_DAYS = 30
 """How far back a client's own name for a request is looked for: it says nothing of its time."""
 LATEST = UUID(int=2**128 - 1)
+AT_ONCE = timedelta(seconds=1)
+"""Requests that ended in the same moment are told apart by their ids: the window holds all of them."""
 
 Database = asyncpg.Connection | asyncpg.Pool
 
@@ -92,6 +97,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None = None
     project_id: int | None = None
     outcomes: list[Outcome] | None = None
+    statuses: tuple[int, int] | None = None
+    """The first and the last HTTP status that counts."""
+    longer_than_us: int | None = None
+    """Only what took more microseconds from its arrival to its end."""
+    name: str | None = None
+    """Only what we, or its client, called so."""
     before: tuple[datetime, UUID] | None = None
     """Only what ended before this one: where the next page begins."""
     limit: int = 20
@@ -112,24 +123,29 @@ async def find(
     return None if row is None else _read(row)
 
 
-async def latest(pool: Database, wanted: Wanted) -> list[RecordedRequest]:
-    """List requests, the latest first."""
-    outcomes = None if wanted.outcomes is None else [each.value for each in wanted.outcomes]
-    rows = await pool.fetch(
-        SQL["latest"],
-        wanted.organisation_id,
-        wanted.since,
-        wanted.until if wanted.before is None else min(wanted.until, wanted.before[0] + timedelta(seconds=1)),
-        *(wanted.before or (wanted.until, LATEST)),
-        wanted.key_ids,
-        wanted.key_id,
-        wanted.model,
-        wanted.endpoint,
-        wanted.project_id,
-        outcomes,
-        wanted.limit,
+async def latest(database: Database, wanted: Wanted) -> list[RecordedRequest]:
+    """List requests, the latest first; raises SearchTookTooLong."""
+    until = wanted.until if wanted.before is None else min(wanted.until, wanted.before[0] + AT_ONCE)
+    place = wanted.before or (wanted.until, LATEST)
+    query = f"{SQL['wanted']}\n{SQL['latest_first']}"
+    return await _search(database, query, (*_filters(wanted, wanted.since, until), *place, wanted.limit))
+
+
+async def neighbours(
+    database: Database, wanted: Wanted, one: RecordedRequest
+) -> tuple[RecordedRequest | None, RecordedRequest | None]:
+    """The request that ended before one, and that which ended after it, among those wanted.
+
+    Raises SearchTookTooLong.
+    """
+    place = (one.ended_at, one.event_id)
+    older = f"{SQL['wanted']}\n{SQL['latest_first']}"
+    newer = f"{SQL['wanted']}\n{SQL['earliest_first']}"
+    before = await _search(
+        database, older, (*_filters(wanted, wanted.since, one.ended_at + AT_ONCE), *place, 1)
     )
-    return [_read(row) for row in rows]
+    after = await _search(database, newer, (*_filters(wanted, one.ended_at, wanted.until), *place, 1))
+    return (before[0] if before else None), (after[0] if after else None)
 
 
 async def price_of(pool: Database, one: RecordedRequest) -> PriceVersion | None:
@@ -159,6 +175,50 @@ def window(request_id: str) -> tuple[datetime, datetime] | None:
         return None
     arrived = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=arrived_ms)
     return arrived - CLOCK_BACK, arrived + LASTS_MAX
+
+
+def bounds_of(name: str, now: datetime) -> tuple[datetime, datetime]:
+    """Where something that bears a name is looked for: in the time of our id, and among the last days."""
+    lately = (now - timedelta(days=CLIENT_ID_DAYS), now + timedelta(days=2))
+    ours = window(name) or lately
+    return min(ours[0], lately[0]), max(ours[1], lately[1])
+
+
+def _filters(wanted: Wanted, since: datetime, until: datetime) -> tuple[Any, ...]:
+    first, last = wanted.statuses or (None, None)
+    return (
+        wanted.organisation_id,
+        since,
+        until,
+        wanted.key_ids,
+        wanted.name,
+        wanted.key_id,
+        wanted.model,
+        wanted.endpoint,
+        wanted.project_id,
+        None if wanted.outcomes is None else [each.value for each in wanted.outcomes],
+        first,
+        last,
+        wanted.longer_than_us,
+    )
+
+
+async def _search(database: Database, query: str, values: tuple[Any, ...]) -> list[RecordedRequest]:
+    async with _connection(database) as connection, connection.transaction():
+        await connection.execute(SQL["limit_time"])
+        try:
+            return [_read(row) for row in await connection.fetch(query, *values)]
+        except asyncpg.QueryCanceledError:
+            raise SearchTookTooLong("the search was stopped: it reads too many requests") from None
+
+
+@contextlib.asynccontextmanager
+async def _connection(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    if isinstance(database, asyncpg.Connection):
+        yield database
+        return
+    async with database.acquire() as taken:
+        yield cast("asyncpg.Connection", taken)
 
 
 def _read(row: asyncpg.Record) -> RecordedRequest:

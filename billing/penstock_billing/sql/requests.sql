@@ -16,19 +16,37 @@ where organisation_id = $1 and client_request_id = $2 and ended_at >= $3 and end
 order by ended_at desc, event_id desc
 limit 1
 
--- name: latest
--- Requests of a window, the latest first, from behind ($4, $5) on; the rest are filters, null where there is none.
+-- name: limit_time
+-- Nobody waits longer for a search. Planned anew each time: which index serves depends on what is asked for.
+set local statement_timeout = '2s';
+set local plan_cache_mode = force_custom_plan
+
+-- name: wanted
+-- Requests of a window; the rest are filters, null where there is none. What follows gives the order.
 select event.*
 from billing.usage_event as event
-where organisation_id = $1 and ended_at >= $2 and ended_at < $3 and (ended_at, event_id) < ($4, $5)
-  and ($6::text[] is null or key_id = any ($6))
-  and ($7::text is null or key_id = $7)
-  and ($8::text is null or model = $8)
-  and ($9::text is null or endpoint = $9)
-  and ($10::bigint is null or project_id = $10)
-  and ($11::text[] is null or outcome = any ($11))
+where organisation_id = $1 and ended_at >= $2 and ended_at < $3
+  and ($4::text[] is null or key_id = any ($4))
+  and ($5::text is null or request_id = $5 or client_request_id = $5)
+  and ($6::text is null or key_id = $6)
+  and ($7::text is null or model = $7)
+  and ($8::text is null or endpoint = $8)
+  and ($9::bigint is null or project_id = $9)
+  and ($10::text[] is null or outcome = any ($10))
+  and ($11::smallint is null or status between $11 and $12)
+  and ($13::bigint is null or duration_us > $13)
+
+-- name: latest_first
+-- From behind ($14, $15) on.
+  and (ended_at, event_id) < ($14, $15)
 order by ended_at desc, event_id desc
-limit $12
+limit $16
+
+-- name: earliest_first
+-- From behind ($14, $15) on, the other way.
+  and (ended_at, event_id) > ($14, $15)
+order by ended_at, event_id
+limit $16
 
 -- name: price
 select * from billing.price_version where id = $1

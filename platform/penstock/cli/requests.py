@@ -13,13 +13,13 @@ from rich.console import Console
 
 from penstock.access import keys
 from penstock.cli import database, request_pages
-from penstock.edge.api import request_questions, request_stages
+from penstock.edge.api import request_lookup, request_questions, request_stages
+from penstock.edge.api.request_lookup import Found
 from penstock.edge.api.request_questions import Asked
 from penstock.edge.refusals import BadRequest
 from penstock.settings import Settings
 from penstock_billing import requests
 from penstock_billing.errors import UnknownRequest
-from penstock_billing.prices import PriceVersion
 from penstock_billing.record import Outcome
 from penstock_billing.requests import RecordedRequest, Wanted
 
@@ -44,6 +44,12 @@ def command() -> None:
 @click.option("--endpoint", help='Only this endpoint; "" is what called a model by its name.')
 @click.option("--project", help="Only this project, by its number.")
 @click.option("--outcome", help=f"Only these, by commas: {', '.join(Outcome)}.")
+@click.option("--status", help="Only this HTTP status, as 503 or 5xx.")
+@click.option("--longer-than", help="Only what took longer, as 500ms, 2s or 1m.")
+@click.option(
+    "--id", help="Only what we, or its client, called so; looked for in the last 30 days and the id's own."
+)
+@click.option("--within", help="The time until now, as 30m, 1h or 7d; instead of --since.")
 @click.option("--after", help="Where the next page begins; a page says so.")
 @click.option(
     "--limit",
@@ -60,7 +66,7 @@ def show_all(organisation: str, as_json: bool, **asked: Any) -> None:
     ) -> tuple[Wanted, list[RecordedRequest], list[Any]]:
         organisation_id = await keys.find_organisation(connection, organisation)
         wanted = request_questions.read(organisation_id, Asked(**asked), datetime.now(UTC))
-        found = await requests.latest(connection, wanted)
+        found = await request_questions.answer(connection, wanted)
         return wanted, found, await requests.filed_days(connection, wanted.since, wanted.until)
 
     try:
@@ -82,22 +88,15 @@ def show_all(organisation: str, as_json: bool, **asked: Any) -> None:
 def show(request_id: str, organisation: str, as_json: bool) -> None:
     """Explain REQUEST_ID: our id of it, or what its client called it."""
 
-    async def work(
-        _: Settings, connection: asyncpg.Connection
-    ) -> tuple[RecordedRequest, PriceVersion | None, list[int]]:
+    async def work(_: Settings, connection: asyncpg.Connection) -> Found:
         organisation_id = await keys.find_organisation(connection, organisation)
-        if not request_questions.is_id(request_id):
-            raise UnknownRequest("an id is printable text of at most 256 characters")
-        found = await requests.find(connection, organisation_id, request_id, datetime.now(UTC))
-        if found is None:
-            bounds = requests.window(request_id)
-            filed = bounds is not None and bool(await requests.filed_days(connection, *bounds))
-            raise UnknownRequest(request_questions.why_unknown(request_id, filed))
-        price = await requests.price_of(connection, found)
-        return found, price, await requests.refunds_of(connection, organisation_id, found)
+        found = await request_lookup.look_up(connection, organisation_id, request_id, datetime.now(UTC))
+        if isinstance(found, request_lookup.NotFound):
+            raise UnknownRequest(found.text)
+        return found
 
-    found, price, refunds = database.run(work)
+    found = database.run(work)
     if as_json:
-        click.echo(msgspec.json.encode(request_stages.explained(found, price, refunds)))
+        click.echo(msgspec.json.encode(found.explained()))
         return
-    request_pages.explained(Console(), found, price, refunds)
+    request_pages.explained(Console(), found.request, found.price, found.refunds)

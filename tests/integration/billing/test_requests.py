@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from penstock_base import ids
 from penstock_billing import archive, partitions, requests
+from penstock_billing.errors import SearchTookTooLong
 from penstock_billing.journal import Journal
 from penstock_billing.record import Outcome, UsageRecord
 from penstock_billing.requests import Wanted
@@ -86,8 +88,9 @@ async def test_a_look_for_one_request_touches_the_days_of_its_id_only(database: 
         text = "\n".join(row[0] for row in plan)
         assert text.count(" on usage_event_") <= 2 * 4, text
         assert "Seq Scan" not in text
-        latest = (1, NOW, tomorrow, tomorrow, requests.LATEST, *[None] * 6, 20)
-        plan = await connection.fetch("explain " + requests.SQL["latest"], *latest)
+        latest = (1, NOW, tomorrow, *[None] * 10, tomorrow, requests.LATEST, 20)
+        query = f"explain {requests.SQL['wanted']}\n{requests.SQL['latest_first']}"
+        plan = await connection.fetch(query, *latest)
         text = "\n".join(row[0] for row in plan)
         assert "Seq Scan" not in text
         assert f"usage_event_{NOW + timedelta(days=30):%Y%m%d}" not in text
@@ -124,6 +127,11 @@ async def test_requests_are_listed_the_latest_first_page_by_page(
         ({"endpoint": "desk"}, {"endpoint": "desk"}),
         ({"project_id": 8}, {"project_id": 8}),
         ({"outcomes": [Outcome.STALLED]}, {"outcome": Outcome.STALLED}),
+        ({"statuses": (500, 599)}, {"status": 503}),
+        ({"statuses": (503, 503)}, {"status": 503}),
+        ({"longer_than_us": 60_000_000}, {"duration_us": 70_000_000}),
+        ({"name": "req_theirs"}, {"request_id": "req_theirs"}),
+        ({"name": "mine"}, {"client_request_id": "mine"}),
     ],
 )
 async def test_a_list_is_narrowed(
@@ -140,6 +148,10 @@ async def test_a_list_is_narrowed(
         {"endpoint": "desk"},
         {"project_id": 8},
         {"outcome": Outcome.STALLED},
+        {"status": 503},
+        {"duration_us": 70_000_000},
+        {"request_id": "req_theirs"},
+        {"client_request_id": "mine"},
     ]
     plain = {"model": "penstock/demo-chat", "price_version": 1, "outcome": Outcome.DONE}
     made = [made_at(make, NOW - timedelta(seconds=n), **(plain | each)) for n, each in enumerate(fields)]
@@ -150,6 +162,70 @@ async def test_a_list_is_narrowed(
     assert [each.request_id for each in found] == [
         each.request_id for each in made if getattr(each, name) == value
     ]
+
+
+async def test_neighbours_are_those_in_the_same_list(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make
+) -> None:
+    # Two end in the same millisecond, every third is another key's.
+    made = [made_at(make, NOW - timedelta(seconds=n // 2), key_id="ab"[n % 3 == 0]) for n in range(9)]
+    await ship(journal, shipper, *made, made_at(make, NOW, organisation_id=2))
+    wanted = Wanted(
+        organisation_id=1, since=NOW - timedelta(days=1), until=NOW + timedelta(days=1), key_id="a", limit=50
+    )
+    listed = await requests.latest(database, wanted)
+    assert len(listed) == 6
+    for at, one in enumerate(listed):
+        older, newer = await requests.neighbours(database, wanted, one)
+        assert older == (listed[at + 1] if at + 1 < len(listed) else None)
+        assert newer == (listed[at - 1] if at else None)
+
+
+FILL = """
+insert into billing.usage_event (
+  event_id, ended_at, organisation_id, project_id, key_id, request_id, surface, model, price_version,
+  input_tokens, cached_tokens, output_tokens, reasoning_tokens, outcome, status, streamed,
+  queue_us, first_token_us, duration_us, replica, cost_nano_usd
+)
+select
+  gen_random_uuid(), $1::timestamptz - n * interval '1 second', 1, 7, 'k', 'req_' || n, 'completions', 'm', 1,
+  10, 0, 10, 0, case when n % 4000 = 0 then 'stalled' else 'done' end, 200, true,
+  5, 9, case when n % 5000 = 0 then 90000000 else 100000 + n % 4000000 end, 'a', 1
+from generate_series(1, 20000) as n
+"""
+
+
+@pytest.mark.parametrize(
+    "rare", [{"outcomes": [Outcome.STALLED, Outcome.SHUTDOWN]}, {"longer_than_us": 60_000_000}]
+)
+async def test_a_search_for_the_few_that_were_slow_or_failed_reads_few(
+    database: asyncpg.Pool, rare: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.execute(FILL, NOW)
+    await database.execute("analyze billing.usage_event_default")
+    wanted = Wanted(organisation_id=1, since=NOW - timedelta(days=1), until=NOW, **rare)
+    assert 4 <= len(await requests.latest(database, wanted)) <= 5
+    plans: list[str] = []
+    monkeypatch.setitem(requests.SQL, "wanted", "explain (analyze) " + requests.SQL["wanted"])
+    monkeypatch.setattr(requests, "_read", lambda row: plans.append(row[0]))
+    await requests.latest(database, wanted)
+    text = "\n".join(plans)
+    assert "Index" in text
+    assert sum(int(count) for count in re.findall(r"Rows Removed by Filter: (\d+)", text)) < 100, text
+
+
+async def test_a_search_that_takes_too_long_is_stopped(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ship(journal, shipper, *[made_at(make, NOW - timedelta(seconds=n)) for n in range(3)])
+    slow = requests.SQL["wanted"] + " and pg_sleep(1) is not null"
+    monkeypatch.setitem(requests.SQL, "wanted", slow)
+    monkeypatch.setitem(requests.SQL, "limit_time", "set local statement_timeout = '100ms'")
+    wanted = Wanted(organisation_id=1, since=NOW - timedelta(days=1), until=NOW + timedelta(days=1))
+    with pytest.raises(SearchTookTooLong):
+        await requests.latest(database, wanted)
+    # The connection goes on, and without the limit.
+    assert await database.fetchval("show statement_timeout") == "0"
 
 
 async def test_a_filed_day_is_named(

@@ -10,6 +10,7 @@ import msgspec
 from penstock.serving.dispatch import ADAPTER_AFFINITY
 from penstock_base import money
 from penstock_billing import price_units
+from penstock_billing.price_units import Unit
 from penstock_billing.prices import PriceVersion
 from penstock_billing.record import Outcome
 from penstock_billing.requests import RecordedRequest
@@ -48,6 +49,19 @@ class Stage(msgspec.Struct, frozen=True):
     note: str
 
 
+class Sum(msgspec.Struct, frozen=True):
+    """How charges become the cost."""
+
+    usd: str
+    """The exact sum of the charges, in dollars."""
+    discount: str
+    """What a batch has off, as a percentage; empty for none."""
+    paid_usd: str
+    """The exact sum less the discount; it is rounded once, half to even, to nine decimals."""
+    rounded_usd: str
+    """That is the cost."""
+
+
 class Charge(msgspec.Struct, frozen=True):
     """A part of the cost, before rounding."""
 
@@ -76,6 +90,7 @@ def explained(one: RecordedRequest, price: PriceVersion | None, refunds: list[in
         "stages": msgspec.to_builtins(stages(one)),
         "prices": None if price is None else price_units.priced(price),
         "charges": [] if price is None else msgspec.to_builtins(charges(one, price)),
+        "exact_cost_usd": None if price is None else total(one, price).paid_usd,
         "refunds": refunds,
     }
 
@@ -118,9 +133,42 @@ def stages(one: RecordedRequest) -> list[Stage]:
 
 def charges(one: RecordedRequest, price: PriceVersion) -> list[Charge]:
     """How the cost comes about: exact, by unit; the sum is rounded once, half to even, to nano-dollars."""
+    counts = _counts(one)
+    return [
+        Charge(
+            unit.name,
+            counts[unit.name],
+            price_units.usd_text(unit, getattr(price, unit.field)),
+            unit.per,
+            price_units.femto_usd_text(_femto_usd(unit, counts[unit.name], price)),
+        )
+        for unit in price_units.UNITS
+        if counts[unit.name]
+    ]
+
+
+def total(one: RecordedRequest, price: PriceVersion) -> Sum:
+    """Sum the charges up, and round them as they were when the request was charged (rating.py)."""
+    counts = _counts(one)
+    femto_usd = sum(_femto_usd(unit, counts[unit.name], price) for unit in price_units.UNITS)
+    off_ppm = price.batch_discount_ppm if one.batch else 0
+    paid_ppm = price_units.PPM - off_ppm
+    nano_usd = money.divide_half_even(
+        femto_usd * paid_ppm, money.PICO_PER_NANO * FEMTO_PER_PICO * price_units.PPM
+    )
+    return Sum(
+        price_units.femto_usd_text(femto_usd),
+        price_units.discount_text(off_ppm) if off_ppm else "",
+        price_units.femto_usd_text(femto_usd, paid_ppm),
+        money.nano_to_usd(nano_usd),
+    )
+
+
+def _counts(one: RecordedRequest) -> dict[str, int]:
+    """What is charged, by unit; nothing of our own failures."""
     if not one.outcome.billable:
-        return []
-    counts = {
+        return dict.fromkeys(price_units.BY_NAME, 0)
+    return {
         "input": one.input_tokens - one.cached_tokens,
         "cached_input": one.cached_tokens,
         "output": one.output_tokens,
@@ -128,23 +176,12 @@ def charges(one: RecordedRequest, price: PriceVersion) -> list[Charge]:
         "audio_minute": one.audio_ms,
         "document": one.documents,
     }
-    told = []
-    for unit in price_units.UNITS:
-        count, pico_usd = counts[unit.name], getattr(price, unit.field)
-        if not count:
-            continue
-        # Audio is counted in thousandths of what its price is for; of all others a unit is a thousand.
-        femto_usd = count * pico_usd * (1 if unit.name == "audio_minute" else FEMTO_PER_PICO)
-        told.append(
-            Charge(
-                unit.name,
-                count,
-                price_units.usd_text(unit, pico_usd),
-                unit.per,
-                price_units.femto_usd_text(femto_usd),
-            )
-        )
-    return told
+
+
+def _femto_usd(unit: Unit, count: int, price: PriceVersion) -> int:
+    """What a count costs; audio is counted in thousandths of what its price is for."""
+    per_unit: int = getattr(price, unit.field)
+    return count * per_unit * (1 if unit.name == "audio_minute" else FEMTO_PER_PICO)
 
 
 def _chosen(one: RecordedRequest) -> str:

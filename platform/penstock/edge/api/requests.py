@@ -15,9 +15,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
 from penstock.access.keyring import Principal
-from penstock.edge.api import request_questions, request_stages
+from penstock.edge.api import request_lookup, request_questions, request_stages
 from penstock.edge.api.request_questions import Asked
-from penstock.edge.refusals import BadRequest, NotFound
+from penstock.edge.refusals import NotFound
 from penstock.endpoints import serverless
 from penstock_billing import requests
 
@@ -35,16 +35,31 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
         endpoint: FromQuery[str | None] = None,
         project: FromQuery[str | None] = None,
         outcome: FromQuery[str | None] = None,
+        status: FromQuery[str | None] = None,
+        longer_than: FromQuery[str | None] = None,
+        id: FromQuery[str | None] = None,  # noqa: A002 - its name in the URL
+        within: FromQuery[str | None] = None,
         after: FromQuery[str | None] = None,
         limit: FromQuery[int] = request_questions.LIMIT_DEFAULT,
     ) -> dict[str, Any]:
-        asked = Asked(since, until, model, key, endpoint, project, outcome, after, limit)
+        asked = Asked(
+            since=since,
+            until=until,
+            model=model,
+            key=key,
+            endpoint=endpoint,
+            project=project,
+            outcome=outcome,
+            status=status,
+            longer_than=longer_than,
+            id=id,
+            within=within,
+            after=after,
+            limit=limit,
+        )
         seen = await _seen(pool, caller)
         wanted = request_questions.read(caller.organisation_id, asked, datetime.now(UTC), seen)
-        try:
-            found = await requests.latest(pool, wanted)
-        except TimeoutError:
-            raise BadRequest("that takes too long to find: ask for less time", param="since") from None
+        found = await request_questions.answer(pool, wanted)
         return {
             "since": wanted.since,
             "until": wanted.until,
@@ -55,18 +70,12 @@ def routes(pool: asyncpg.Pool) -> list[HTTPRouteHandler]:
 
     @get("/api/v1/requests/{request_id:str}")
     async def show_request(caller: NamedDependency[Principal], request_id: FromPath[str]) -> dict[str, Any]:
-        if not request_questions.is_id(request_id):
-            raise NotFound("there is no such request: an id is printable text of at most 256 characters")
         seen = await _seen(pool, caller)
-        organisation_id = caller.organisation_id
-        found = await requests.find(pool, organisation_id, request_id, datetime.now(UTC), seen)
-        if found is None:
-            bounds = requests.window(request_id)
-            filed = bounds is not None and bool(await requests.filed_days(pool, *bounds))
-            raise NotFound(request_questions.why_unknown(request_id, filed))
-        price = await requests.price_of(pool, found)
-        refunds = await requests.refunds_of(pool, organisation_id, found)
-        return request_stages.explained(found, price, refunds)
+        now = datetime.now(UTC)
+        found = await request_lookup.look_up(pool, caller.organisation_id, request_id, now, seen)
+        if isinstance(found, request_lookup.NotFound):
+            raise NotFound(found.text)
+        return found.explained()
 
     return [list_requests, show_request]
 
