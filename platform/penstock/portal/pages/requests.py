@@ -89,7 +89,7 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             assert wanted is not None
             stopped = request_questions.too_long(wanted)
         except BadRequest as error:
-            errors = {error.param or "form": f"{error}."}
+            errors = {error.param or "form": _beside(error)}
         htmx = "hx-request" in request.headers
         if given.get("id") and not htmx and len(found) == 1:
             return go(f"{HERE}/{quote(found[0].request_id, safe='')}")
@@ -100,7 +100,7 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             request,
             "requests.html",
             visitor,
-            block="found" if htmx else None,
+            block="search" if htmx else None,
             status=422 if errors else 200,
             values={"within": WITHIN_DEFAULT} | given,
             errors=errors,
@@ -266,6 +266,14 @@ def _choices(
         if name != "model" and value and value not in {each for each, _ in offered}:
             offered.append((value, value))
     return choices
+
+
+def _beside(error: BadRequest) -> str:
+    """What is wrong, without the name of the field that it stands beside."""
+    text = str(error)
+    if error.param and text.startswith(error.param):
+        text = text.partition(": ")[2] or text
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _without_time(given: Mapping[str, str]) -> dict[str, str]:
