@@ -173,7 +173,7 @@ def _window(asked: Asked, name: str | None, now: datetime) -> tuple[datetime, da
 def _name(text: str | None) -> str | None:
     if text is not None and not is_id(text):
         raise BadRequest(
-            f"id is printable text of at most {NAME_MAX} characters: our own, or the client's",
+            f"an id is printable text of at most {NAME_MAX} characters: our own, or the client's",
             param="id",
         )
     return text

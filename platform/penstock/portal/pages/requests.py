@@ -270,9 +270,10 @@ def _choices(
 
 def _beside(error: BadRequest) -> str:
     """What is wrong, without the name of the field that it stands beside."""
+    named = f"{error.param} is "
     text = str(error)
-    if error.param and text.startswith(error.param):
-        text = text.partition(": ")[2] or text
+    if text.startswith(named):
+        text = text.removeprefix(named).partition(": ")[2] or text
     return f"{text[:1].upper()}{text[1:]}."
 
 
