@@ -221,6 +221,7 @@ class Gateway:
             directory=self.directory,
             dispatcher=self.dispatcher,
             inference=self.inference,
+            adapters=self.adapters,
             serverless=self.serverless,
             wallets=self.wallets,
             changes=self._changes,

@@ -31,6 +31,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Says that so many prompt tokens came from the cache (at most all of them)."""
     reasoning_tokens: int = 0
     """Says that each choice of a chat begins with so many tokens of reasoning."""
+    deltas: list[msgspec.Raw] = []
+    """What a streamed chat says instead of its own words: each token's `delta`, as a client is to read it."""
 
     @property
     def stepwise(self) -> bool:

@@ -134,15 +134,21 @@ class Connection(asyncio.Protocol):
             self._refuse(HTTPStatus.BAD_REQUEST, message, "BadRequestError", "max_tokens")
             return
         natural = limit if asked.ignore_eos else settings.answer_tokens
+        scripted = fault.deltas if chat and asked.stream else []
+        if scripted:
+            natural = len(scripted)
         tokens, finish = (natural, b"stop") if natural < limit else (limit, b"length")
         options = asked.stream_options or requests.StreamOptions()
         usage = bool(asked.stream and options.include_usage) and not fault.without_usage
         continuous = usage and bool(options.continuous_usage_stats)
         request_id = self._name()
-        form = FORMS[path](request_id, self._answering(asked.model), usage, continuous)
+        kind = wire.ScriptedChat if scripted else FORMS[path]
+        form = kind(request_id, self._answering(asked.model), usage, continuous)
         choices = asked.n or 1
         if isinstance(form, wire.ChatWire):
             form.reasoning, form.choices = fault.reasoning_tokens, choices
+        if isinstance(form, wire.ScriptedChat):
+            form.deltas = [bytes(delta) for delta in scripted]
         cached = self._engine.prefixes.take(asked, prompt) if settings.prefix_cache else 0
         cached = max(cached, min(fault.cached_tokens, prompt))
         tally = self._engine.begin(request_id.decode(), prompt, cached)

@@ -98,12 +98,12 @@ class ChatWire:
         end = b"null" if finish is None else b'"%b","stop_reason":null' % finish
         print_end = FINGERPRINT if finish is not None and not self._usage else b""
         return chunk(
-            b'%b"choices":[{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":%b,'
+            b'%b"choices":[{"index":%d,"delta":%b,"logprobs":null,"finish_reason":%b,'
             b'"token_ids":null}]%b%b}\n\n'
             % (
                 self._start,
                 index,
-                word(number),
+                self._delta(number),
                 end,
                 self._counts(prompt_tokens, number + 1),
                 b"," + print_end if print_end else b"",
@@ -154,6 +154,9 @@ class ChatWire:
             ),
         )
 
+    def _delta(self, number: int) -> bytes:
+        return b'{"content":%b}' % word(number)
+
     def _counts(self, prompt_tokens: int, completion_tokens: int) -> bytes:
         if not self._continuous:
             return b""
@@ -171,6 +174,15 @@ class ChatWire:
         if not self.reasoning:
             return b"null"
         return b'{"reasoning_tokens":%d}' % min(completion_tokens, choices * self.reasoning)
+
+
+class ScriptedChat(ChatWire):
+    """The bytes of a chat whose every delta was given."""
+
+    deltas: Sequence[bytes] = ()
+
+    def _delta(self, number: int) -> bytes:
+        return self.deltas[number]
 
 
 class CompletionWire:

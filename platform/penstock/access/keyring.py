@@ -137,15 +137,19 @@ class Keyring:
             self._missing.add(key_id)
         else:
             self._missing.discard(key_id)
-            principal = Principal(
-                row["organisation_id"],
-                row["project_id"],
-                key_id,
-                row["weight"],
-                limits.read(row["key_limits"]),
-                limits.read(row["project_limits"]),
-                limits.read(row["plan_limits"]),
-                row["endpoint_id"],
-                Role(row["role"]),
-            )
-            self._entries[key_id] = Entry(row["digest"], principal)
+            self._entries[key_id] = Entry(row["digest"], principal_of(row))
+
+
+def principal_of(row: asyncpg.Record) -> Principal:
+    """Who a key's row stands for."""
+    return Principal(
+        row["organisation_id"],
+        row["project_id"],
+        row["id"],
+        row["weight"],
+        limits.read(row["key_limits"]),
+        limits.read(row["project_limits"]),
+        limits.read(row["plan_limits"]),
+        row["endpoint_id"],
+        Role(row["role"]),
+    )

@@ -138,8 +138,12 @@ class Inference:
         receive: Receive,
         send: Send,
         endpoint: str | None = None,
+        caller: Principal | None = None,
     ) -> None:
-        """Answer one request; what goes wrong before its first byte becomes an error in OpenAI's shape."""
+        """Answer one request; what goes wrong before its first byte becomes an error in OpenAI's shape.
+
+        `caller`: who it is from, where that is known by other means than a key.
+        """
         started_ns = time.perf_counter_ns()
         event_id = ids.uuid7_bytes()
         request_id = f"req_{event_id.hex()}"
@@ -148,7 +152,7 @@ class Inference:
             return
         try:
             head = wire.read_head(scope)
-            principal = await self._keyring.authenticate(head.api_key)
+            principal = await self._keyring.authenticate(head.api_key) if caller is None else caller
             called = self._endpoint(endpoint, principal)
             body = await wire.read_json_body(head, receive, self._body_bytes_max)
             if head.waiting not in WAITING:

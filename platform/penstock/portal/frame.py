@@ -11,6 +11,7 @@ from litestar import Request, Response
 from litestar.response import Redirect
 
 from penstock.access.sessions import Visitor
+from penstock.adapters.book import AdapterBook
 from penstock.admission.credit.wallets import Wallets
 from penstock.changes import Changes
 from penstock.edge.api.serverless import Serverless
@@ -36,6 +37,7 @@ class World:
     directory: Directory
     dispatcher: Dispatcher
     inference: Inference
+    adapters: AdapterBook
     serverless: Serverless
     wallets: Wallets
     changes: Changes
