@@ -26,7 +26,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Where programs reach it."""
     state: str
     price: str
-    """In words; empty while there is none, and nothing is served."""
+    """Of tokens, in words; empty while there is none, and nothing is served."""
     context_length: int
     max_output_tokens: int
     dimensions: int | None
@@ -97,7 +97,7 @@ def _choice(
         told = f"{formats.per_million(price.input_pico_usd)} in"
         if card.task is Task.CHAT:
             told += f", {formats.per_million(price.output_pico_usd)} out"
-        told += " per 1M tokens"
+        told += " per 1M"
     return Choice(
         value=value,
         group=group,

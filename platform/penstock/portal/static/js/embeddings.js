@@ -46,7 +46,7 @@ function put(texts) {
 
 function showModel() {
   const choice = byValue.get($("model").value);
-  $("model-facts").textContent = `${choice.price || "No price yet, so it is not served"} · ${choice.context_length.toLocaleString("en")} tokens of context`;
+  $("model-facts").textContent = `${choice.price || "No price yet, so it is not served"} · ${choice.context_length.toLocaleString("en")} context`;
   $("model-state").textContent = choice.state;
   $("model-state").className = `badge ${{ ready: "good", waking: "busy", asleep: "calm" }[choice.state] ?? ""}`;
 }

@@ -38,7 +38,7 @@ function showModels() {
   for (const [at, select] of selects.entries()) {
     const choice = byValue.get(select.value);
     if (!choice) continue;
-    $(`model-${at}-facts`).textContent = `${choice.price || "No price yet, so it is not served"} · ${choice.context_length.toLocaleString("en")} tokens of context`;
+    $(`model-${at}-facts`).textContent = `${choice.price || "No price yet, so it is not served"} · ${choice.context_length.toLocaleString("en")} context`;
     const state = $(`model-${at}-state`);
     state.textContent = choice.state;
     state.className = `badge ${{ ready: "good", waking: "busy", draining: "busy", asleep: "calm" }[choice.state] ?? ""}`;

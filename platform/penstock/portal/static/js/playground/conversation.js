@@ -73,7 +73,9 @@ export class Conversation {
   messages(turn, side, system) {
     const told = system ? [{ role: "system", content: system }] : [];
     for (const one of this.turns.includes(turn) ? this.turns : [...this.turns, turn]) {
-      const steps = (one.sides[side]?.answers ?? []).filter((answer) => answer.usable).flatMap((answer) => answer.messages());
+      // A side that joined later goes on from what the first one heard.
+      const heard = one.sides[side] ?? (one === turn ? null : one.sides[0]);
+      const steps = (heard?.answers ?? []).filter((answer) => answer.usable).flatMap((answer) => answer.messages());
       if (steps.length || one === turn) told.push(userMessage(one), ...steps);
       if (one === turn) break;
     }

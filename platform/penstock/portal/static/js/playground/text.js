@@ -76,7 +76,7 @@ export class Text {
   }
 
   show(source) {
-    const now = blocks(source);
+    const now = blocks(source.trimStart());
     now.forEach((block, at) => {
       const before = this.shown[at];
       if (before && before.kind === block.kind && before.language === block.language) {
