@@ -164,6 +164,9 @@ async def test_a_projects_requests_share_one_key_named_playground(site: Site) ->
     assert {answer.status_code for answer in answers} == {200}
     row = await site.database.fetchrow("select * from access.api_key where playground")
     assert (row["name"], row["last_four"]) == ("Playground", "")
+    noted = await site.database.fetch("select * from access.audit_entry where object_id = $1", row["id"])
+    assert [(one["action"], one["actor_kind"]) for one in noted] == [("created", "person")]
+    assert noted[0]["actor_name"] == "Developer of acme <developer@acme.example>"
     events = [await site.bench.event(answer.headers["x-request-id"]) for answer in answers]
     assert {event["key_id"] for event in events} == {row["id"]}
     async with site.database.acquire() as connection:
