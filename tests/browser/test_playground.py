@@ -1,4 +1,4 @@
-"""The playground in a real browser: an answer and its price, two models, hostile text, and what goes wrong."""
+"""The playground in a real browser: answers and their price, two models, hostile text, what goes wrong."""
 
 from __future__ import annotations
 
