@@ -14,9 +14,9 @@ from litestar.response import Redirect
 from penstock.access.sessions import Visitor
 from penstock.edge.changing import noted
 from penstock.portal.frame import Frame, World
-from penstock.portal.pages import overview, playground, requests, sign_in
+from penstock.portal.pages import audit, keys, overview, playground, projects, requests, sign_in
 
-PAGES = (overview, playground, requests, sign_in)
+PAGES = (audit, keys, overview, playground, projects, requests, sign_in)
 """Each has `routes(frame)`."""
 
 

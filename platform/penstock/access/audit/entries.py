@@ -141,6 +141,16 @@ async def organisations(pool: asyncpg.Pool | asyncpg.Connection, found: list[Ent
     return {row["id"]: row["name"] for row in await pool.fetch(SQL["organisations"], list(ids))}
 
 
+async def names(pool: asyncpg.Pool | asyncpg.Connection, found: list[Entry]) -> dict[str, dict[str, str]]:
+    """What the ids in fields are called, by field and id as text."""
+    called: dict[str, dict[str, str]] = {}
+    for field, query in (("project_id", "projects"), ("key_id", "keys"), ("price_list_id", "price_lists")):
+        sides = [side.get(field) for entry in found for side in (entry.before, entry.after)]
+        if ids := list({side for side in sides if side}):
+            called[field] = {str(row["id"]): row["name"] for row in await pool.fetch(SQL[query], ids)}
+    return called
+
+
 def _part(text: str) -> str | None:
     if not text:
         return None

@@ -20,3 +20,6 @@ select id, name from access.project where id = any($1::bigint[])
 
 -- name: keys
 select id, name from access.api_key where id = any($1::text[])
+
+-- name: price_lists
+select id, name from billing.price_list where id = any($1::bigint[])
