@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
 PREFIX = "PENSTOCK_"
+IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsError(Exception):
@@ -38,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """PENSTOCK_KEY_PEPPER (hex) or the file secrets/pepper: what API keys are hashed with."""
     public_url: str = ""
     """PENSTOCK_PUBLIC_URL: where clients reach this platform, for the addresses it tells them."""
+    proxies: tuple[IPNetwork, ...] = ()
+    """PENSTOCK_PROXIES: reverse proxies in front, whose `X-Forwarded-For` says who asks."""
     body_bytes_max: int
     """PENSTOCK_BODY_BYTES_MAX: the largest request body taken."""
     drain_s: float
@@ -123,6 +128,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         cpu_slots=int(_number(env, "CPU_SLOTS", 1, least=0)) if "PENSTOCK_CPU_SLOTS" in env else None,
         pepper=read_pepper(env, home),
         public_url=_address(env, "PUBLIC_URL", _running(home).get("public_url") or "http://127.0.0.1:8088"),
+        proxies=tuple(_networks(env.get("PENSTOCK_PROXIES", ""))),
         body_bytes_max=int(_number(env, "BODY_BYTES_MAX", 8 * 1024 * 1024, least=1024)),
         drain_s=_number(env, "DRAIN_S", 30, least=0),
         first_byte_timeout_s=_number(env, "FIRST_BYTE_TIMEOUT_S", 600, least=1),
@@ -236,6 +242,18 @@ def _address(env: Mapping[str, str], name: str, default: str) -> str:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _networks(text: str) -> list[IPNetwork]:
+    found = []
+    for name in _names(text):
+        try:
+            found.append(ipaddress.ip_network(name))
+        except ValueError:
+            raise SettingsError(
+                f"PENSTOCK_PROXIES names {name!r}, which is no address or network like 10.0.0.0/8"
+            ) from None
+    return found
 
 
 def _folders(text: str) -> list[Path]:

@@ -9,8 +9,15 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Request
 
+from penstock.edge.refusals import BadRequest
+
 T = TypeVar("T", bound=msgspec.Struct)
 FIELD = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.(?P<field>\w+)`)?$", re.DOTALL)
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
+"""Every control character but tab and line ends; no keyboard sends one."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+BYTES_MAX = 16_384
+"""Of a form that anybody may send (`request_max_body_size` of its handler)."""
 MISSING = re.compile(r"missing required field `(?P<field>\w+)`")
 
 
@@ -24,8 +31,20 @@ class FormError(Exception):
 
 
 async def typed(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """What was typed, by field; of a field that is sent twice the last counts. Files are left out."""
-    return {name: value for name, value in (await request.form()).multi_items() if isinstance(value, str)}
+    """What was typed, by field; of a field that is sent twice the last counts. Files are left out.
+
+    Raises BadRequest for what no form of ours sends: bytes that are no text, NUL.
+    """
+    try:
+        sent = (await request.form()).multi_items()
+    except UnicodeDecodeError:
+        raise BadRequest("what was sent is not text in UTF-8") from None
+    values = {name: value for name, value in sent if isinstance(value, str)}
+    for value in values.values():
+        # Postgres keeps neither.
+        if "\0" in value or SURROGATE.search(value):
+            raise BadRequest("what was sent has characters that are no text")
+    return values
 
 
 def read(values: Mapping[str, str], form: type[T]) -> T:
@@ -35,10 +54,20 @@ def read(values: Mapping[str, str], form: type[T]) -> T:
     """
     given = {name: value.strip() for name, value in values.items() if value.strip()}
     known = {name: value for name, value in given.items() if name in form.__struct_fields__}
+    if unseen := {
+        name: "there are control characters in this" for name in known if CONTROL.search(known[name])
+    }:
+        raise FormError(unseen, values)
     try:
         return msgspec.convert(known, form, strict=False)
     except msgspec.ValidationError as error:
         raise FormError(_beside(str(error)), values) from None
+
+
+def sentence(error: object) -> str:
+    """What an error says, as people write."""
+    text = f"{error}"
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
 
 
 def _beside(text: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import asyncpg
 from litestar import Request, Response
@@ -50,8 +50,7 @@ class Frame:
         self.world = world
         self.assets = Assets()
         self.renderer = Renderer(self.assets)
-        secure = urlsplit(world.settings.public_url).scheme == "https"
-        self.guard = Guard(world.pool, self.renderer, secure=secure)
+        self.guard = Guard(world.pool, world.settings, self.renderer)
 
     def page(
         self,

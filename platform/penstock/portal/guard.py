@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -15,19 +16,47 @@ from litestar.response import Redirect
 from penstock.access import sessions
 from penstock.access.audit import actor
 from penstock.access.audit.actor import ActorKind
+from penstock.access.passwords import Busy
 from penstock.access.roles import Role
 from penstock.access.sessions import Visitor
+from penstock.access.sign_in import Door
+from penstock.access.sign_in_limits import TooManyTries
 from penstock.edge.refusals import BadRequest, NotFound
-from penstock.portal import origin
+from penstock.portal import callers, forms, origin
 from penstock.portal.rendering import HEADERS, Renderer
+from penstock.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 COOKIE = "penstock_session"
+HALF_COOKIE = "penstock_half"
+"""Of a browser that gave the password and owes the code."""
+DEVICE_COOKIE = "penstock_device"
+"""Of a browser that was signed in before; see Door.device."""
+DEVICE_LASTS_S = 365 * 24 * 3600
 SIGN_IN = "/portal/sign-in"
 HOME = "/portal"
+HSTS = {"strict-transport-security": "max-age=31536000"}
+NEXT = re.compile(r"/portal(?:[/?][^\x00-\x20\x7f-\xa0\\]*)?")
+"""A page of the portal and nothing else: no other site, no backslash, nothing that ends a header."""
+NEXT_MAX = 2000
+NUL = b"%00"
 AWAY = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
 NO_ROLE = "Your role in this organisation does not allow that: ask one of its owners."
+
+AWAY_TEXT = "Requests to models go on. Load this page again shortly."
+SAID: dict[type[Exception], tuple[int, str]] = {
+    NotFound: (404, "Not here"),
+    BadRequest: (400, "That cannot be shown"),
+    TooManyTries: (429, "Not so fast"),
+    Busy: (503, "Just a moment"),
+}
+"""Errors whose message is for people."""
+HTTP = {
+    404: ("Not here", "There is no page at this address."),
+    405: ("Not here", "This page cannot be used like that."),
+    413: ("Too large", "What was sent is larger than this page takes."),
+}
 
 
 class NotSignedIn(Exception):
@@ -39,52 +68,99 @@ class Forbidden(Exception):
 
 
 class Guard:
-    """Tells who visits, and makes pages of what goes wrong."""
+    """Tells who visits, lets them in, and makes pages of what goes wrong."""
 
-    def __init__(self, pool: asyncpg.Pool, renderer: Renderer, *, secure: bool) -> None:
+    def __init__(self, pool: asyncpg.Pool, settings: Settings, renderer: Renderer) -> None:
         self._pool = pool
         self._renderer = renderer
-        self._secure = secure
+        self._proxies = settings.proxies
+        self._secure = urlsplit(settings.public_url).scheme == "https"
+        self.door = Door(pool, settings.pepper)
 
     async def visitor(self, request: Request[Any, Any, Any]) -> Visitor:
         """Who looks at this page; raises NotSignedIn."""
-        token = request.cookies.get(COOKIE)
-        found = await sessions.visitor(self._pool, token) if token else None
+        found = await self.maybe_visitor(request)
         if found is None:
             raise NotSignedIn
-        request.scope["state"]["visitor"] = found
-        if deed := actor.current():
-            deed.by(ActorKind.PERSON, str(found.person_id), f"{found.name} <{found.email}>")
         return found
 
-    def cookie(self, token: str) -> Cookie:
-        """What keeps a browser signed in: no script reads it, no other site sends it."""
+    async def maybe_visitor(self, request: Request[Any, Any, Any]) -> Visitor | None:
+        """Who looks at a page that is for everybody; None for who is not signed in."""
+        token = request.cookies.get(COOKIE)
+        found = await sessions.visitor(self._pool, token) if token else None
+        if found is not None:
+            request.scope["state"]["visitor"] = found
+            if deed := actor.current():
+                deed.by(ActorKind.PERSON, str(found.person_id), f"{found.name} <{found.email}>")
+        return found
+
+    async def let_in(
+        self, request: Request[Any, Any, Any], answer: Response[Any], person_id: int, email: str
+    ) -> str:
+        """Sign the browser in with `answer`, under a new token; what it was signed in as before ends."""
+        token = await sessions.start(
+            self._pool,
+            person_id,
+            address=self.address(request),
+            browser=request.headers.get("user-agent", ""),
+            instead_of=request.cookies.get(COOKIE, ""),
+        )
+        answer.set_cookie(self._cookie(COOKIE, token, int(sessions.LASTS.total_seconds())))
+        answer.set_cookie(self._cookie(DEVICE_COOKIE, self.door.device(email), DEVICE_LASTS_S, SIGN_IN))
+        if HALF_COOKIE in request.cookies:
+            answer.delete_cookie(HALF_COOKIE, path=SIGN_IN)
+        return token
+
+    async def let_half_in(self, answer: Response[Any], person_id: int) -> None:
+        """Note with `answer` that this browser gave the password: it may give the code, and nothing else."""
+        token = await sessions.start_half(self._pool, person_id)
+        lasts_s = int(sessions.HALF_LASTS.total_seconds())
+        answer.set_cookie(self._cookie(HALF_COOKIE, token, lasts_s, SIGN_IN))
+
+    def address(self, request: Request[Any, Any, Any]) -> str:
+        """The machine that asks."""
+        return callers.address(request, self._proxies)
+
+    def _cookie(self, name: str, value: str, lasts_s: int, path: str = HOME) -> Cookie:
+        """One that no script reads and no other site sends."""
         return Cookie(
-            COOKIE,
-            value=token,
-            path="/portal",
+            name,
+            value=value,
+            path=path,
             httponly=True,
             samesite="lax",
             secure=self._secure,
-            max_age=int(sessions.LASTS.total_seconds()),
+            max_age=lasts_s,
         )
 
-    async def check_origin(self, request: Request[Any, Any, Any]) -> None:
-        """Raise Forbidden for a change that another site's page asks for."""
+    async def check(self, request: Request[Any, Any, Any]) -> None:
+        """Raise Forbidden for a change that another site's page asks for, BadRequest for a NUL."""
         if not origin.is_ours(request.method, request.headers):
             raise Forbidden("This was asked for by a page of another site, so nothing was done.")
+        if NUL in request.scope["query_string"] or "\0" in request.scope["path"]:
+            raise BadRequest("there are characters in this address that are no text")
+
+    def harden(self, response: Response[Any]) -> Response[Any]:
+        """Give every answer of the portal the headers that keep others out; redirects have none yet."""
+        for name, value in (HEADERS | HSTS if self._secure else HEADERS).items():
+            response.headers.setdefault(name, value)
+        return response
 
     def respond(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         """Make a page of what went wrong; of an ended session the way to sign in and back."""
         if isinstance(error, NotSignedIn):
-            return self._to_sign_in(request)
+            return self.harden(self._to_sign_in(request))
         status, title, text = self._in_words(error)
         visitor = request.scope["state"].get("visitor")
+        more = {"retry-after": str(error.retry_after_s)} if isinstance(error, TooManyTries) else {}
         if "hx-request" in request.headers:
-            headers = HEADERS | {"hx-retarget": "#flash", "hx-reswap": "innerHTML"}
+            headers = more | {"hx-retarget": "#flash", "hx-reswap": "innerHTML"}
             page = self._renderer.page(request, "problem.html", visitor, title=title, text=text)
-            return Response(page.content, media_type=page.media_type, status_code=status, headers=headers)
-        return self._renderer.page(request, "error.html", visitor, status=status, title=title, text=text)
+            answer = Response(page.content, media_type=page.media_type, status_code=status, headers=headers)
+            return self.harden(answer)
+        answer = self._renderer.page(request, "error.html", visitor, status=status, title=title, text=text)
+        answer.headers.update(more)
+        return self.harden(answer)
 
     def _to_sign_in(self, request: Request[Any, Any, Any]) -> Response[Any]:
         here = request.headers.get("hx-current-url", "")
@@ -100,27 +176,22 @@ class Guard:
     def _in_words(self, error: Exception) -> tuple[int, str, str]:
         if isinstance(error, Forbidden | NotAuthorizedException):
             return 403, "Not allowed", str(error.args[0] if error.args else NO_ROLE)
-        if isinstance(error, NotFound):
-            return 404, "Not here", f"{error}."
-        if isinstance(error, BadRequest):
-            return 400, "That cannot be shown", f"{error}."
+        for kind, (status, title) in SAID.items():
+            if isinstance(error, kind):
+                return status, title, forms.sentence(error)
         if isinstance(error, AWAY):
             logger.warning("the database did not answer a page: %s", error)
-            return (
-                503,
-                "The database does not answer",
-                "Requests to models go on. Load this page again shortly.",
-            )
+            return 503, "The database does not answer", AWAY_TEXT
         if isinstance(error, HTTPException) and error.status_code < 500:
-            words = {404: "There is no page at this address.", 405: "This page cannot be used like that."}
-            return error.status_code, "Not here", words.get(error.status_code, error.detail)
+            title, text = HTTP.get(error.status_code, ("Not here", error.detail))
+            return error.status_code, title, text
         logger.error("unforeseen error in the portal", exc_info=error)
         return 500, "Something broke on our side", "It was written to the log. Nothing was changed half-way."
 
 
 def safe_next(text: str) -> str:
     """Where to go after signing in: a page of the portal, never another site."""
-    return text if text.startswith("/portal") and "\\" not in text and not text.startswith("//") else HOME
+    return text if len(text) <= NEXT_MAX and NEXT.fullmatch(text) else HOME
 
 
 def require(visitor: Visitor, needed: Role) -> None:

@@ -14,9 +14,20 @@ from litestar.response import Redirect
 from penstock.access.sessions import Visitor
 from penstock.edge.changing import noted
 from penstock.portal.frame import Frame, World
-from penstock.portal.pages import audit, keys, overview, playground, projects, requests, sign_in
+from penstock.portal.pages import (
+    account,
+    audit,
+    invitation,
+    keys,
+    overview,
+    playground,
+    projects,
+    requests,
+    second_factor,
+    sign_in,
+)
 
-PAGES = (audit, keys, overview, playground, projects, requests, sign_in)
+PAGES = (account, audit, invitation, keys, overview, playground, projects, requests, second_factor, sign_in)
 """Each has `routes(frame)`."""
 
 
@@ -28,8 +39,11 @@ def routes(world: World) -> list[Router | HTTPRouteHandler]:
     async def visitor(request: Request[Any, Any, Any]) -> Visitor:
         return await frame.guard.visitor(request)
 
-    async def check_origin(request: Request[Any, Any, Any]) -> None:
-        await frame.guard.check_origin(request)
+    async def check(request: Request[Any, Any, Any]) -> None:
+        await frame.guard.check(request)
+
+    def harden(response: Response[Any]) -> Response[Any]:
+        return frame.guard.harden(response)
 
     def respond(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         return frame.guard.respond(request, error)
@@ -47,7 +61,8 @@ def routes(world: World) -> list[Router | HTTPRouteHandler]:
         route_handlers=[handler for page in PAGES for handler in page.routes(frame)] + [nowhere],
         dependencies={"visitor": Provide(visitor)},
         middleware=[noted],
-        before_request=check_origin,
+        before_request=check,
+        after_request=harden,
         exception_handlers={Exception: respond},
     )
     return [front_door, *frame.assets.routes(), pages]
