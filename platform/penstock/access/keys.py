@@ -119,6 +119,11 @@ async def create(
     return made.text
 
 
+async def ensure_organisation(connection: asyncpg.Connection, organisation: str) -> int:
+    """Find or make an organisation by name; its id."""
+    return int(await connection.fetchval(SQL["ensure_organisation"], organisation))
+
+
 async def find_organisation(connection: asyncpg.Connection, organisation: str) -> int:
     """Name to id; raises UnknownOrganisation."""
     found = await connection.fetchval(SQL["find_organisation"], organisation)

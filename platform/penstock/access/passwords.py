@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,8 +60,6 @@ class _Hashers:
 
 _argon2 = argon2.PasswordHasher()
 _hashers = _Hashers()
-_nobodys = _argon2.hash(ids.random_text(20))
-"""Verified where there is no such account, so that both answers take the same time."""
 
 
 def check(password: str, *personal: str) -> None:
@@ -90,7 +89,7 @@ async def hash_again(password: str) -> str:
 
 async def verify(stored: str | None, password: str) -> bool:
     """Whether this is the password; without one stored it takes as long and is not. Raises Busy."""
-    return await _hashers.do(_verify, stored or _nobodys, password) and stored is not None
+    return await _hashers.do(_verify, stored or "", password)
 
 
 def is_dated(stored: str) -> bool:
@@ -107,11 +106,17 @@ def _parts(text: str) -> list[str]:
     return [text.lower().partition("@")[0], *text.lower().split()]
 
 
+@functools.cache
+def _nobodys() -> str:
+    """Verified where there is no such account, so that both answers take the same time."""
+    return _argon2.hash(ids.random_text(20))
+
+
 def _verify(stored: str, password: str) -> bool:
+    nobodys = _nobodys()
     # An overlong one is none of ours, and costs no more than others.
-    if len(password) > LENGTH_MAX:
-        stored, password = _nobodys, password[:LENGTH_MAX]
+    known = stored != "" and len(password) <= LENGTH_MAX
     try:
-        return _argon2.verify(stored, password)
+        return _argon2.verify(stored if known else nobodys, password[:LENGTH_MAX]) and known
     except argon2.exceptions.VerifyMismatchError:
         return False

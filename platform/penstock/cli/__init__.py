@@ -10,6 +10,7 @@ COMMANDS = {
     "up": "run everything on this machine",
     "doctor": "say what is found here and what is missing",
     "keys": "make, list, limit and revoke API keys",
+    "people": "who may sign in to the portal: accounts, passwords, operators",
     "projects": "parts of an organisation, and their limits",
     "members": "people of an organisation, and what they may do there",
     "audit": "who changed what, when",

@@ -18,6 +18,7 @@ from penstock.access.limits import LimitError
 from penstock.access.members import AlreadyMember, LastOwner, UnknownMember, UnknownPerson
 from penstock.access.names import NameRefused
 from penstock.access.projects import ProjectExists
+from penstock.access.people import PersonError
 from penstock.adapters.errors import AdapterError
 from penstock.changes import Change, Changes
 from penstock.endpoints.files import FileRefused
@@ -47,6 +48,7 @@ FORESEEN = (
     ProjectExists,
     UnknownMember,
     UnknownPerson,
+    PersonError,
 )
 Work: TypeAlias = Callable[[Settings, asyncpg.Connection], Awaitable[T]]
 

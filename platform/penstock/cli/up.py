@@ -33,7 +33,10 @@ INTERRUPTED = 130
     help="Gateway processes; one serves thousands of streams.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON line when ready: base_url, api_key, pid."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON line when ready: base_url, api_key, portal_url, portal_email, portal_password, pid.",
 )
 @click.option(
     "--ready-within",
@@ -47,7 +50,8 @@ def command(host: str, port: int, workers: int, as_json: bool, ready_within: flo
 
     Data is kept in PENSTOCK_HOME (default: ~/.local/state/penstock). PENSTOCK_DATABASE_URL and
     PENSTOCK_REDIS_URL use servers of your own instead of the embedded ones. With --json every start makes a
-    new API key named "up --json"; without, the key is shown at the first start only.
+    new API key named "up --json"; without, the key is shown at the first start only, as the password of the
+    portal's first account is.
     """
     options = local_up.Options(host, port, workers, as_json, ready_within)
     try:

@@ -1,10 +1,12 @@
-"""Before the first request: the schemas of every room, and the first organisation with its key."""
+"""Before the first request: the schemas of every room, and the first organisation with key and owner."""
 
 from __future__ import annotations
 
 import asyncpg
+import msgspec
 
-from penstock.access import keys
+from penstock.access import keys, passwords, people
+from penstock.access.roles import Role
 from penstock_base import database, migrations
 
 ROOMS = {
@@ -20,6 +22,14 @@ ROOMS = {
 """Every room that owns a schema, with the package that holds its migrations."""
 
 ORGANISATION = "default"
+FIRST_EMAIL, FIRST_NAME = "admin@localhost", "Administrator"
+
+
+class FirstAccount(msgspec.Struct, frozen=True):
+    """With what the first person signs in to the portal; the password is nowhere else."""
+
+    email: str
+    password: str
 
 
 async def migrate(database_url: str) -> int:
@@ -52,5 +62,26 @@ async def script_key(database_url: str, pepper: bytes) -> str:
     connection = await database.connect(database_url, "first run")
     try:
         return await keys.create(connection, pepper, name="up --json", organisation=ORGANISATION)
+    finally:
+        await connection.close()
+
+
+async def first_account(database_url: str) -> FirstAccount | None:
+    """Make the account that runs the installation and owns the first organisation.
+
+    None when anybody has an account here already.
+    """
+    made = FirstAccount(FIRST_EMAIL, passwords.random())
+    connection = await database.connect(database_url, "first run")
+    try:
+        async with connection.transaction():
+            if await people.anybody(connection):
+                return None
+            organisation_id = await keys.ensure_organisation(connection, ORGANISATION)
+            person_id = await people.create(
+                connection, email=made.email, name=FIRST_NAME, password=made.password, operator=True
+            )
+            await people.join(connection, person_id, organisation_id, Role.OWNER)
+        return made
     finally:
         await connection.close()

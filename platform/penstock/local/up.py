@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
@@ -128,6 +127,7 @@ class _Up:
         with self._show.step("schemas"):
             await _explained(told.database_url, first_run.migrate(told.database_url))
             key = await self._key(told)
+            account = await first_run.first_account(told.database_url)
         asleep = f" ({', '.join(told.models_asleep)} when asked for)" if told.models_asleep else ""
         with self._show.step(f"gateway and engines for {', '.join(told.models) or 'no model'}{asleep}"):
             await self._start_service(held, listener, told)
@@ -137,7 +137,8 @@ class _Up:
         url = listening.base_url(listener)
         held.announce(state.Run(os.getpid(), f"{url}/v1", told.database_url, told.redis_url, told.public_url))
         self.ready = True
-        self._welcome(f"{url}/v1", key, model)
+        portal = f"{told.public_url}/portal"
+        self._welcome(welcome.Ready(f"{url}/v1", key, model, self._show.total_s(), portal, account))
 
     async def _start_servers(self, held: state.State) -> None:
         """PostgreSQL and Valkey, unless the environment names servers of its own."""
@@ -260,11 +261,8 @@ class _Up:
                     self._show.waits_for(_missing(answer))
                 await asyncio.sleep(PROBE_EVERY_S)
 
-    def _welcome(self, url: str, key: str | None, model: str) -> None:
-        if self._options.as_json:
-            self._say(json.dumps({"base_url": url, "api_key": key, "pid": os.getpid()}))
-            return
-        self._say(welcome.text(welcome.Ready(url, key, model, self._show.total_s())))
+    def _welcome(self, ready: welcome.Ready) -> None:
+        self._say(welcome.as_json(ready, os.getpid()) if self._options.as_json else welcome.text(ready))
 
     async def settle(self, *tasks: asyncio.Task[object]) -> None:
         """End what waits, so that nothing is started again while the exit stack stops it."""

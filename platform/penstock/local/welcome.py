@@ -1,9 +1,12 @@
-"""What `penstock up` prints when it is ready: the address, the key once, and two ways to try it as pasted."""
+"""What `penstock up` prints when it is ready: addresses, the secrets once, two ways to try it as pasted."""
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
+
+from penstock.local.first_run import FirstAccount
 
 QUESTION = "What is Penstock?"
 
@@ -17,11 +20,28 @@ class Ready:
     """The secret, only at the first start; later nobody can know it."""
     model: str
     took_s: float
+    portal_url: str
+    account: FirstAccount | None
+    """With what to sign in there, only at the first start."""
 
 
 def text(ready: Ready) -> str:
     """Write the welcome. Both snippets are pasted into a shell; without a key they read $PENSTOCK_API_KEY."""
     return "\n\n".join([_head(ready), _curl(ready), _python(ready), "Ctrl-C stops it."])
+
+
+def as_json(ready: Ready, pid: int) -> str:
+    """The same for a script, in one line; null stands for what is not known any more."""
+    return json.dumps(
+        {
+            "base_url": ready.base_url,
+            "api_key": ready.api_key,
+            "portal_url": ready.portal_url,
+            "portal_email": ready.account and ready.account.email,
+            "portal_password": ready.account and ready.account.password,
+            "pid": pid,
+        }
+    )
 
 
 def _head(ready: Ready) -> str:
@@ -32,6 +52,11 @@ def _head(ready: Ready) -> str:
         lines.append(
             "  API key   shown at the first start; make another with `.venv/bin/penstock keys create` and\n"
             "            `export PENSTOCK_API_KEY=...`"
+        )
+    lines.append(f"  Portal    {ready.portal_url}")
+    if ready.account:
+        lines.append(
+            f"            sign in as {ready.account.email} with {ready.account.password}   (shown this once)"
         )
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -9,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from penstock.local import accounts, children, keeping, listening, problems, sockets, up, welcome
+from penstock.local import (
+    accounts,
+    children,
+    first_run,
+    keeping,
+    listening,
+    problems,
+    sockets,
+    up,
+    welcome,
+)
 from penstock_engines import machine
 
 
@@ -120,18 +131,28 @@ def test_passwords_are_not_shown(url: str, shown: str) -> None:
 
 
 def test_the_welcome_shows_the_key_and_snippets_that_use_it() -> None:
-    text = welcome.text(welcome.Ready("http://127.0.0.1:1/v1", "sk-x", "a/b", 1.0))
+    account = first_run.FirstAccount("admin@localhost", "abc-def")
+    text = welcome.text(
+        welcome.Ready("http://127.0.0.1:1/v1", "sk-x", "a/b", 1.0, "http://127.0.0.1:1/portal", account)
+    )
     assert text.count("sk-x") == 3
     assert "http://127.0.0.1:1/v1/chat/completions" in text
     assert f"{sys.executable} - <<'EOF'" in text
+    assert "http://127.0.0.1:1/portal\n" in text
+    assert "sign in as admin@localhost with abc-def   (shown this once)" in text
 
 
 def test_later_the_welcome_reads_the_key_from_the_environment() -> None:
-    text = welcome.text(welcome.Ready("http://127.0.0.1:1/v1", None, "a/b", 1.0))
+    ready = welcome.Ready("http://127.0.0.1:1/v1", None, "a/b", 1.0, "http://127.0.0.1:1/portal", None)
+    text = welcome.text(ready)
     assert "Bearer $PENSTOCK_API_KEY" in text
     assert 'os.environ["PENSTOCK_API_KEY"]' in text
     assert "import os" in text
     assert "keys create" in text
+    assert "http://127.0.0.1:1/portal" in text
+    assert "sign in" not in text
+    told = json.loads(welcome.as_json(ready, 7))
+    assert (told["portal_url"], told["portal_password"]) == ("http://127.0.0.1:1/portal", None)
 
 
 def test_a_processor_is_read_as_the_kernel_tells_it(tmp_path: Path) -> None:
