@@ -112,6 +112,11 @@ def test_it_starts_says_so_in_one_line_and_stops_without_a_trace(up: Callable[..
     assert httpx.get(told["base_url"].removesuffix("/v1") + "/healthz").status_code == 200
     headers = {"Authorization": f"Bearer {told['api_key']}"}
     assert httpx.get(told["base_url"] + "/models", headers=headers).status_code == 200
+    form = {"email": told["portal_email"], "password": told["portal_password"]}
+    signed_in = httpx.post(
+        told["portal_url"] + "/sign-in", data=form, headers={"sec-fetch-site": "same-origin"}
+    )
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/portal")
     family = one.family()
     assert len(family) >= 5
     status, errors = one.end(signal.SIGTERM)
@@ -132,6 +137,8 @@ def test_no_process_outlives_a_killed_one_and_the_next_start_finds_everything(up
     headers = {"Authorization": f"Bearer {told['api_key']}"}
     assert httpx.get(again["base_url"] + "/models", headers=headers).status_code == 200
     assert again["api_key"] != told["api_key"]
+    assert again["portal_url"].endswith("/portal")
+    assert (again["portal_email"], again["portal_password"]) == (None, None)
     assert second.end(signal.SIGINT)[0] == 0
 
 

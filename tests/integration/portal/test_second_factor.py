@@ -28,9 +28,14 @@ async def set_up(client: httpx.AsyncClient) -> tuple[pyotp.TOTP, list[str]]:
     totp = pyotp.TOTP(key[1].replace(" ", ""))
     done = await client.post(f"{FACTOR}/confirm", data={"code": totp.now()})
     assert done.status_code == 200, done.text
-    codes = re.findall(r"\b[0-9a-z]{6}-[0-9a-z]{6}\b", done.text)
+    codes = shown(done.text)
     assert len(set(codes)) == 10
     return totp, codes
+
+
+def shown(text: str) -> list[str]:
+    """The recovery codes of a page."""
+    return re.findall(r"^[0-9a-z]{6}-[0-9a-z]{6}", text.replace("<code>", "\n"), re.MULTILINE)
 
 
 def next_code(totp: pyotp.TOTP, steps: int = 1) -> str:
@@ -136,7 +141,7 @@ async def test_it_is_begun_and_removed_with_the_password_only(site: Site) -> Non
         assert answer.status_code == 422
         assert "This is not your password." in answer.text
     renewed = await client.post(f"{FACTOR}/recovery-codes", data={"password": PASSWORD})
-    assert len(re.findall(r"\b[0-9a-z]{6}-[0-9a-z]{6}\b", renewed.text)) == 10
+    assert len(set(shown(renewed.text))) == 10
     assert await site.database.fetchval("select count(*) from access.recovery_code") == 10
     removed = await client.post(f"{FACTOR}/remove", data={"password": PASSWORD})
     assert removed.headers["location"] == "/portal/account?notice=second-factor-removed"
