@@ -1,4 +1,4 @@
-"""A person's way with their account in a real browser: invited, signed in, a second factor, another browser."""
+"""A person's way with their account in a real browser: invited, a second factor, another browser."""
 
 from __future__ import annotations
 
