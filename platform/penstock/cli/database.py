@@ -17,8 +17,8 @@ from penstock.access.keys import UnknownKey, UnknownOrganisation, UnknownProject
 from penstock.access.limits import LimitError
 from penstock.access.members import AlreadyMember, LastOwner, UnknownMember, UnknownPerson
 from penstock.access.names import NameRefused
-from penstock.access.projects import ProjectExists
 from penstock.access.people import PersonError
+from penstock.access.projects import ProjectExists
 from penstock.adapters.errors import AdapterError
 from penstock.changes import Change, Changes
 from penstock.endpoints.files import FileRefused

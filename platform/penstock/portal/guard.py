@@ -133,10 +133,13 @@ class Guard:
             max_age=lasts_s,
         )
 
-    async def check(self, request: Request[Any, Any, Any]) -> None:
-        """Raise Forbidden for a change that another site's page asks for, BadRequest for a NUL."""
+    async def check_origin(self, request: Request[Any, Any, Any]) -> None:
+        """Raise Forbidden for a change that another site's page asks for."""
         if not origin.is_ours(request.method, request.headers):
             raise Forbidden("This was asked for by a page of another site, so nothing was done.")
+
+    async def check_address(self, request: Request[Any, Any, Any]) -> None:
+        """Raise BadRequest for an address with NUL, which Postgres would not take from any page."""
         if NUL in request.scope["query_string"] or "\0" in request.scope["path"]:
             raise BadRequest("there are characters in this address that are no text")
 

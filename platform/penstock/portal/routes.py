@@ -40,7 +40,8 @@ def routes(world: World) -> list[Router | HTTPRouteHandler]:
         return await frame.guard.visitor(request)
 
     async def check(request: Request[Any, Any, Any]) -> None:
-        await frame.guard.check(request)
+        await frame.guard.check_origin(request)
+        await frame.guard.check_address(request)
 
     def harden(response: Response[Any]) -> Response[Any]:
         return frame.guard.harden(response)

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from penstock.access import issuing, keys, limits, members, people, plans, projects
+from penstock.access import invitations, issuing, keys, limits, members, people, plans, projects
 from penstock.access.audit import actor, entries
 from penstock.access.audit.actor import ActorKind
 from penstock.access.audit.entries import FIRST, Asked, Entry
@@ -54,6 +54,9 @@ NOT_LOGGED = {
     "engines.scaling": "each decision is its own record",
     "admission.claim": "requests that may be sent again",
     "access.session": "who is signed in where",
+    "access.half_sign_in": "who is about to sign in",
+    "access.sign_in_limit": "who tries to",
+    "access.recovery_code": "made and used with a second factor",
     "access.audit_entry": "the log itself",
     "penstock.migration": "the schema's own history",
 }
@@ -168,6 +171,14 @@ async def fill(connection: asyncpg.Connection) -> None:
         connection, email="ada@example.org", name="Ada", password="correct horse battery"
     )
     await people.join(connection, person, organisation, Role.OWNER)
+    await invitations.create(
+        connection,
+        organisation_id=organisation,
+        email="grace@example.org",
+        role=Role.VIEWER,
+        invited_by=person,
+    )
+    await connection.execute("insert into access.second_factor values ($1, 'sealed')", person)
     await connection.execute(
         "insert into endpoints.serverless (organisation_id, project_id, name, model) "
         "values ($1, 1, 'here', 'm')",

@@ -37,6 +37,7 @@ THINGS = (
     "price of a minute",
     "project",
     "promotional credit",
+    "second factor",
     "wallet",
 )
 """Every kind of thing that the triggers watch, in the words they use."""
