@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from penstock_catalog import reading
 from penstock_catalog.cards import Capability, EndpointKind, ModelCard, Task
 from penstock_catalog.errors import CardError, FileProblem
+from penstock_catalog.search import Listing
 
 BUILTIN: Final = Path(__file__).parent / "cards"
 """The cards that ship with Penstock."""
@@ -46,6 +48,11 @@ class Shelf:
             raise CardError(problems)
         return cls(read.card for read in found.values())
 
+    @functools.cached_property
+    def listing(self) -> Listing:
+        """The same cards, to be searched."""
+        return Listing(self.cards)
+
     @property
     def cards(self) -> list[ModelCard]:
         """All cards, by id."""
@@ -62,26 +69,17 @@ class Shelf:
         capabilities: Iterable[Capability] = (),
         endpoint: EndpointKind | None = None,
     ) -> list[ModelCard]:
-        """Cards that have every word of `text` and everything else asked for, best first.
-
-        A word in the id or name counts more than one in the publisher, summary or vocabulary.
-        """
-        wanted = text.casefold().split()
-        scored = [
-            (_score(card, wanted), card)
-            for card in self.cards
-            if (task is None or card.task is task)
+        """Cards that have every word of `text` and everything else asked for, best first (see `words`)."""
+        matches = self.listing.words.match(text)
+        found = [
+            (matches[place] if matches is not None else (0, 0), card)
+            for place, card in enumerate(self.listing.cards)
+            if (matches is None or place in matches)
+            and (task is None or card.task is task)
             and set(capabilities) <= set(card.capabilities)
             and (endpoint is None or endpoint in card.endpoints)
         ]
-        return [card for score, card in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
-
-
-def _score(card: ModelCard, wanted: list[str]) -> int:
-    title = f"{card.id} {card.name}".casefold()
-    rest = f"{card.publisher} {card.summary} {card.task} {' '.join(card.capabilities)}".casefold()
-    points = [2 if word in title else int(word in rest) for word in wanted]
-    return 1 + sum(points) if all(points) else 0
+        return [card for (tier, score), card in sorted(found, key=lambda each: (-each[0][0], -each[0][1]))]
 
 
 def _files(folders: Iterable[Path], problems: list[FileProblem]) -> Iterable[Path]:

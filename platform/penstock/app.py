@@ -45,8 +45,10 @@ from penstock.edge.api import (
     requests,
     serverless,
 )
+from penstock.edge.api import models as catalog_models
 from penstock.edge.api.adapters import Uploads
 from penstock.edge.api.serverless import Serverless
+from penstock.edge.catalog import Catalog
 from penstock.edge.changing import Doors
 from penstock.edge.endpoint_paths import EndpointPaths
 from penstock.edge.inference import Inference
@@ -68,6 +70,7 @@ from penstock_billing.journal import Journal
 from penstock_billing.prices import PriceBook
 from penstock_billing.progress import Progress
 from penstock_billing.shipper import DATABASE_AWAY, Shipper
+from penstock_billing.speeds import SpeedBook
 from penstock_catalog.shelf import BUILTIN, Shelf
 
 logger = logging.getLogger(__name__)
@@ -102,6 +105,8 @@ class Gateway:
         self.directory = Directory()
         self.endpoints = EndpointBook()
         self.adapters = AdapterBook()
+        self.speeds = SpeedBook()
+        self.catalog = Catalog(self.shelf, self.directory, self.prices, self.adapters, self.speeds)
         self.journal = Journal(settings.journal_folder)
         self.progress = Progress(settings.journal_folder, self.journal.boot_id)
         self.shipper = Shipper(settings.database_url, settings.journal_folder, self.journal)
@@ -180,6 +185,7 @@ class Gateway:
                 *self.endpoint_paths.routes(),
                 *models.routes(self.shelf, self.directory, self.prices, self.adapters),
                 *prices.routes(self.prices),
+                *catalog_models.routes(self.catalog, self._pool),
                 *instance_types.routes(self._pool, self.prices),
                 *requests.routes(self._pool),
                 # What changes something under /api/v1 belongs in here: then keys need the role for it, the
@@ -217,6 +223,7 @@ class Gateway:
             settings=self._settings,
             pool=self._pool,
             shelf=self.shelf,
+            catalog=self.catalog,
             prices=self.prices,
             directory=self.directory,
             dispatcher=self.dispatcher,
@@ -303,6 +310,7 @@ class Gateway:
                 self.dispatcher.fill_all()
                 self._loaded.set()
                 await self.meter.unrecorded.write(self._pool)
+                await self.speeds.load(self._pool)
                 self._note_database(away=False)
             except DATABASE_AWAY as error:
                 self._note_database(away=True, reason=str(error))

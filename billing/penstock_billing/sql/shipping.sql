@@ -93,7 +93,7 @@ with added as (
   returning
     organisation_id, ended_at, project_id, key_id, model, price_version, outcome, endpoint, funding,
     wallet_project_id, input_tokens, cached_tokens, output_tokens, reasoning_tokens, images, audio_ms,
-    documents, cost_nano_usd
+    documents, cost_nano_usd, streamed, first_token_us, duration_us
 ), by_minute as (
   select
     organisation_id, date_trunc('minute', ended_at) as minute, project_id, key_id, model, price_version,
@@ -180,6 +180,16 @@ with added as (
   order by 1, 2, 3, 4
   on conflict (organisation_id, project_id, key_id, month) do update
     set cost_nano_usd = total.cost_nano_usd + excluded.cost_nano_usd
+), speeds as (
+  -- Every tenant of a model adds to the same few rows; each connection has its own, so that none waits for another.
+  insert into billing.speed_day as total (model, day, measure, bucket, shard, requests)
+  select model, (ended_at at time zone 'UTC')::date, measure, bucket, pg_backend_pid() % 8, count(*)
+  from added, billing.speeds_of(streamed, output_tokens, first_token_us, duration_us)
+  where outcome = 'done'
+  group by 1, 2, 3, 4, 5
+  order by 1, 2, 3, 4, 5
+  on conflict (model, day, measure, bucket, shard) do update
+    set requests = total.requests + excluded.requests
 )
 select
   organisation_id,

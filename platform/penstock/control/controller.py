@@ -28,7 +28,7 @@ from penstock.control.sizing import Sizing
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
 from penstock_base import ids
-from penstock_billing import partitions, prices
+from penstock_billing import partitions, prices, speeds
 from penstock_billing.prices import Offer
 from penstock_billing.shipper import DATABASE_AWAY
 from penstock_catalog.cards import ModelCard
@@ -296,6 +296,7 @@ class Controller:
                     await partitions.settle(connection)
                     forgotten = await claims.forget_expired(connection)
                     await pools.forget(connection, datetime.now(UTC) - KEEP_SCALINGS)
+                    await speeds.forget(connection)
                 await self._fleet.tidy()
                 logger.info("partitions made ahead of %s", datetime.now(UTC).date())
                 logger.info("%d idempotency keys forgotten", forgotten)

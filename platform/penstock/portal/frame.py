@@ -15,6 +15,7 @@ from penstock.adapters.book import AdapterBook
 from penstock.admission.credit.wallets import Wallets
 from penstock.changes import Changes
 from penstock.edge.api.serverless import Serverless
+from penstock.edge.catalog import Catalog
 from penstock.edge.inference import Inference
 from penstock.portal.assets import Assets
 from penstock.portal.guard import Guard
@@ -33,6 +34,7 @@ class World:
     settings: Settings
     pool: asyncpg.Pool
     shelf: Shelf
+    catalog: Catalog
     prices: PriceBook
     directory: Directory
     dispatcher: Dispatcher

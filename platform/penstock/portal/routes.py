@@ -17,8 +17,10 @@ from penstock.portal.frame import Frame, World
 from penstock.portal.pages import (
     account,
     audit,
+    compare,
     invitation,
     keys,
+    models,
     overview,
     playground,
     projects,
@@ -27,7 +29,20 @@ from penstock.portal.pages import (
     sign_in,
 )
 
-PAGES = (account, audit, invitation, keys, overview, playground, projects, requests, second_factor, sign_in)
+PAGES = (
+    account,
+    audit,
+    compare,
+    invitation,
+    keys,
+    models,
+    overview,
+    playground,
+    projects,
+    requests,
+    second_factor,
+    sign_in,
+)
 """Each has `routes(frame)`."""
 
 

@@ -1,5 +1,6 @@
 // Draws every <canvas data-chart="id"> from the JSON in the element of that id:
 //   {type: "line" | "bar", labels: [...], stacked: bool, unit: "usd" | "tokens" | "ms" | "", series: [{name, values}]}
+//   and for lines stepped: true (prices), dots: true (few points, or gaps between them),
 // in the colours of the page's theme. Chart.js is loaded before this, as a plain script.
 
 const COLOURS = {
@@ -51,9 +52,10 @@ function draw(canvas) {
           borderWidth: spec.type === "line" ? 2 : { top: 1 },
           borderRadius: spec.type === "bar" ? 3 : 0,
           maxBarThickness: 42,
-          pointRadius: 0,
+          pointRadius: spec.dots ? 3 : 0,
           pointHitRadius: 12,
-          tension: 0.25,
+          stepped: spec.stepped ?? false,
+          tension: spec.stepped ? 0 : 0.25,
         })),
       },
       options: {

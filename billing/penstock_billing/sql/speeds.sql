@@ -1,0 +1,43 @@
+-- name: lately
+-- Quantiles of every model, or of those named, since a UTC day: of each measure the steps of its scale under which so many requests
+-- are. Sums of a few hundred rows per model and day; events are never read.
+with summed as (
+  select model, measure, bucket, sum(requests) as requests
+  from billing.speed_day
+  where day >= $1 and ($2::text[] is null or model = any ($2))
+  group by model, measure, bucket
+), running as (
+  select model, measure, bucket,
+    sum(requests) over (partition by model, measure order by bucket) as until,
+    sum(requests) over (partition by model, measure) as total
+  from summed
+)
+select model, measure, total::bigint as requests,
+  min(bucket) filter (where until >= total * 0.1) as p10,
+  min(bucket) filter (where until >= total * 0.5) as p50,
+  min(bucket) filter (where until >= total * 0.9) as p90
+from running
+group by model, measure, total
+
+-- name: by_day
+-- The same of the models $1 in the UTC days [$2, $3), each day apart.
+with summed as (
+  select model, day, measure, bucket, sum(requests) as requests
+  from billing.speed_day
+  where model = any ($1::text[]) and day >= $2 and day < $3
+  group by model, day, measure, bucket
+), running as (
+  select model, day, measure, bucket,
+    sum(requests) over (partition by model, day, measure order by bucket) as until,
+    sum(requests) over (partition by model, day, measure) as total
+  from summed
+)
+select model, day, measure, total::bigint as requests,
+  min(bucket) filter (where until >= total * 0.1) as p10,
+  min(bucket) filter (where until >= total * 0.5) as p50,
+  min(bucket) filter (where until >= total * 0.9) as p90
+from running
+group by model, day, measure, total
+
+-- name: forget
+delete from billing.speed_day where day < $1
