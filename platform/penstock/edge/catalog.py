@@ -162,7 +162,7 @@ def why(standing: Standing) -> str:
         "draining": "its engine finishes what it has and stops",
         "gone": "its engine is gone and is being replaced",
         "off": "whoever runs this platform set its pool to no engines",
-        "unknown": "no pool serves it yet: deploy it to call it",
+        "unknown": "no pool serves it yet",
     }
     return words.get(standing.state, standing.state)
 
