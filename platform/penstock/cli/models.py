@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from penstock.cli import models_search
 from penstock_catalog.cards import ModelCard
 from penstock_catalog.errors import CardError
 from penstock_catalog.shelf import BUILTIN, Shelf
@@ -52,6 +53,9 @@ def show_all(words: tuple[str, ...], as_json: bool) -> None:
             prices,
         )
     Console().print(table)
+
+
+command.add_command(models_search.search)
 
 
 @command.command()
