@@ -122,7 +122,7 @@ def rate(
 async def charged(
     connection: asyncpg.Connection | asyncpg.Pool, organisation_id: int, since: datetime, until: datetime
 ) -> list[MinuteUsage]:
-    """List what an organisation was charged for minutes in [since, until), per interval and price version."""
+    """List an organisation's charged minutes that begin in [since, until), per interval and price version."""
     rows = await connection.fetch(SQL["by_interval"], organisation_id, since, until)
     return [MinuteUsage(**(dict(row) | {"kind": IntervalKind(row["kind"])})) for row in rows]
 

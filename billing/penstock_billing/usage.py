@@ -6,7 +6,8 @@ Every query names the organisation: there is none that looks across tenants.
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -19,6 +20,8 @@ SQL = queries.load("penstock_billing", "usage.sql")
 
 LINES_MAX = 10_000
 """In one answer."""
+
+Database = asyncpg.Connection | asyncpg.Pool
 
 
 class Step(enum.StrEnum):
@@ -37,6 +40,7 @@ class Dimension(enum.StrEnum):
     PROJECT = "project"
     KEY = "key"
     ENDPOINT = "endpoint"
+    PRICE_VERSION = "price_version"
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +59,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     endpoint: str | None = None
     """Empty: only what called a model by its name."""
+    only: tuple[str, ...] | None = None
+    """With one dimension: the names told apart by it; what bears another is one line, named None."""
 
     def __post_init__(self) -> None:
         for name in ("since", "until"):
@@ -94,6 +100,7 @@ class UsageLine(UsageTotals, frozen=True, kw_only=True):
     project_id: int | None
     key_id: str | None
     endpoint: str | None
+    price_version: int | None = None
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -116,13 +123,44 @@ NO_USAGE = UsageTotals(
 )
 
 
-async def read(pool: asyncpg.Pool | asyncpg.Connection, question: Question) -> list[UsageLine]:
+async def read(pool: Database, question: Question) -> list[UsageLine]:
     """Answer a question from day, hour and minute sums, exact for any window of whole minutes.
 
-    Lines come in the order of their time, then model, project, key and endpoint; where nothing was used
-    there is none. Raises UsageQuestionRefused beyond LINES_MAX lines.
+    Lines come in the order of their time, then model, project, key, endpoint and price version; where nothing
+    was used there is none. Raises UsageQuestionRefused beyond LINES_MAX lines.
     """
-    rows = await pool.fetch(
+    rows = await _fetch(pool, question, LINES_MAX + 1)
+    if len(rows) > LINES_MAX:
+        raise UsageQuestionRefused(
+            f"the answer has more than {LINES_MAX:,} lines: ask for less time, longer steps or fewer parts"
+        )
+    return [UsageLine(**row) for row in rows]
+
+
+async def read_all(pool: Database, question: Question) -> AsyncIterator[list[UsageLine]]:
+    """Answer a question of any size, part by part, in the same order; no connection is held in between.
+
+    Each part is exact as of when it is read.
+    """
+    for part in cut(question):
+        yield [UsageLine(**row) for row in await _fetch(pool, part, None)]
+
+
+def cut(question: Question) -> Iterator[Question]:
+    """Cut a question at the ends of UTC days, so that each part has few lines; a total stays whole."""
+    if question.step is Step.TOTAL:
+        yield question
+        return
+    since = question.since
+    while since < question.until:
+        midnight = since.astimezone(UTC).replace(hour=0, minute=0) + timedelta(days=1)
+        until = min(midnight, question.until)
+        yield msgspec.structs.replace(question, since=since, until=until)
+        since = until
+
+
+async def _fetch(pool: Database, question: Question, lines_max: int | None) -> list[asyncpg.Record]:
+    found: list[asyncpg.Record] = await pool.fetch(
         SQL["between"],
         question.organisation_id,
         question.since,
@@ -133,13 +171,10 @@ async def read(pool: asyncpg.Pool | asyncpg.Connection, question: Question) -> l
         question.key_id,
         question.model,
         question.endpoint,
-        LINES_MAX + 1,
+        lines_max,
+        None if question.only is None else list(question.only),
     )
-    if len(rows) > LINES_MAX:
-        raise UsageQuestionRefused(
-            f"the answer has more than {LINES_MAX:,} lines: ask for less time, longer steps or fewer parts"
-        )
-    return [UsageLine(**row) for row in rows]
+    return found
 
 
 def parts(question: Question, line: UsageLine) -> dict[str, Any]:
@@ -153,6 +188,7 @@ def parts(question: Question, line: UsageLine) -> dict[str, Any]:
         Dimension.PROJECT: ("project_id", line.project_id),
         Dimension.KEY: ("key_id", line.key_id),
         Dimension.ENDPOINT: ("endpoint", line.endpoint),
+        Dimension.PRICE_VERSION: ("price_version", line.price_version),
     }
     return named | dict(told_apart[each] for each in Dimension if each in question.by)
 
@@ -162,7 +198,7 @@ def sums(line: UsageTotals) -> dict[str, int]:
     return {name: getattr(line, name) for name in UsageTotals.__struct_fields__}
 
 
-async def freshness(pool: asyncpg.Pool | asyncpg.Connection, organisation_id: int) -> Freshness:
+async def freshness(pool: Database, organisation_id: int) -> Freshness:
     """Tell how far answers about an organisation reach."""
     row = await pool.fetchrow(SQL["freshness"], organisation_id)
     assert row is not None
@@ -170,7 +206,7 @@ async def freshness(pool: asyncpg.Pool | asyncpg.Connection, organisation_id: in
 
 
 async def totals(
-    pool: asyncpg.Pool | asyncpg.Connection,
+    pool: Database,
     organisation_id: int,
     since: datetime,
     until: datetime,

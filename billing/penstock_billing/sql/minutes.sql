@@ -49,15 +49,84 @@ on conflict (organisation_id, project_id, kind) do update set posted_nano_usd = 
 returning kind, posted_nano_usd
 
 -- name: by_interval
--- What an organisation was charged in a period, per interval and price.
+-- What an organisation was charged in [$2, $3), per interval and price. A charge that reaches across an edge counts
+-- by the minutes that begin inside; one that begins before is found through its interval, whatever its length.
+with overlapping as (
+  select interval_id, since, until, project_id, minute_price_version
+  from billing.minute_charge
+  where organisation_id = $1 and since >= $2 and since < $3
+  union all
+  select latest.*
+  from billing.running_interval as run, lateral (
+    select interval_id, since, until, project_id, minute_price_version
+    from billing.minute_charge as charge
+    where charge.interval_id = run.id and charge.since < $2
+    order by charge.since desc
+    limit 1
+  ) as latest
+  where run.organisation_id = $1 and run.started_at < $2 and (run.stopped_at is null or run.stopped_at > $2)
+    and latest.until > $2
+), inside as (
+  select
+    interval_id, project_id, minute_price_version,
+    sum(ceil(extract(epoch from least(until, $3)) / 60) - ceil(extract(epoch from greatest(since, $2)) / 60))::bigint
+      as minutes
+  from overlapping
+  group by 1, 2, 3
+)
 select
-  minute_charge.interval_id, running_interval.kind, running_interval.subject, running_interval.priced_as,
-  running_interval.model, running_interval.endpoint, minute_charge.project_id,
-  minute_charge.minute_price_version, price.nano_usd_per_minute,
-  sum(minute_charge.minutes)::bigint as minutes, sum(minute_charge.cost_nano_usd)::bigint as cost_nano_usd
-from billing.minute_charge
+  interval_id, running_interval.kind, running_interval.subject, priced_as, model, endpoint, inside.project_id, minute_price_version,
+  price.nano_usd_per_minute, minutes, minutes * price.nano_usd_per_minute as cost_nano_usd
+from inside
 join billing.running_interval on running_interval.id = interval_id
 join billing.minute_price_version as price on price.id = minute_price_version
-where minute_charge.organisation_id = $1 and minute_charge.since >= $2 and minute_charge.since < $3
-group by 1, 2, 3, 4, 5, 6, 7, 8, 9
+where minutes > 0
 order by 1, 8
+
+-- name: by_step
+-- The same, not by interval but by day, hour or minute ($4; total is one line), and by what ran. $5..$7: only this
+-- project, model, endpoint.
+with overlapping as (
+  select interval_id, since, until, project_id, minute_price_version
+  from billing.minute_charge
+  where organisation_id = $1 and since >= $2 and since < $3
+  union all
+  select latest.*
+  from billing.running_interval as run, lateral (
+    select interval_id, since, until, project_id, minute_price_version
+    from billing.minute_charge as charge
+    where charge.interval_id = run.id and charge.since < $2
+    order by charge.since desc
+    limit 1
+  ) as latest
+  where run.organisation_id = $1 and run.started_at < $2 and (run.stopped_at is null or run.stopped_at > $2)
+    and latest.until > $2
+), inside as (
+  select interval_id, project_id, minute_price_version, greatest(since, $2) as since, least(until, $3) as until
+  from overlapping
+), pieces as (
+  -- One piece for each step that a charge touches, nearly always one.
+  select
+    interval_id, project_id, minute_price_version, step as at,
+    ceil(extract(epoch from least(until, step + width)) / 60) - ceil(extract(epoch from greatest(since, step)) / 60)
+      as minutes
+  from (values (case $4 when 'minute' then interval '1 minute' when 'hour' then interval '1 hour'
+                        else interval '24 hours' end)) as chosen (width),
+    inside,
+    generate_series(
+      date_trunc(case $4 when 'total' then 'day' else $4 end, since, 'UTC'), until - interval '1 microsecond', width
+    ) as step
+)
+select
+  case when $4 <> 'total' then at end as at, run.kind, priced_as, model, endpoint, pieces.project_id,
+  price.nano_usd_per_minute,
+  sum(minutes)::bigint as minutes, sum(minutes * price.nano_usd_per_minute)::bigint as cost_nano_usd
+from pieces
+join billing.running_interval as run on run.id = interval_id
+join billing.minute_price_version as price on price.id = minute_price_version
+where minutes > 0
+  and ($5::bigint is null or pieces.project_id = $5)
+  and ($6::text is null or model = $6)
+  and ($7::text is null or endpoint = $7)
+group by 1, 2, 3, 4, 5, 6, 7
+order by 1, 2, 3, 4, 5, 6, 7

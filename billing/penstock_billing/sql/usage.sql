@@ -3,7 +3,7 @@
 -- and no finer steps are asked for, then closed hours, and minutes at the edges and behind the marks. One statement
 -- sees one moment, so nothing is missed or counted twice while hours are closed. Events are never read.
 -- $4 the step: total, day, hour or minute; $5 what else to tell apart; $6..$9 which project, key, model, endpoint;
--- $10 the most rows that are wanted.
+-- $10 the most rows that are wanted; $11 the names of what is told apart, where all else is to be one: null.
 with mark as (
   select
     (select rolled_until from billing.roll_up_mark where level = 'hour') as hours_until,
@@ -24,34 +24,36 @@ with mark as (
     case when $4 in ('total', 'day') and days_from < days_to then days_to else hours_from end as days_to
   from closed
 ), used as (
-  select day as at, project_id, key_id, model, endpoint, outcome, requests, input_tokens, cached_tokens,
+  select day as at, project_id, key_id, model, endpoint, price_version, outcome, requests, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, images, audio_ms, documents, cost_nano_usd
   from window_of join billing.usage_day on organisation_id = $1 and day >= days_from and day < days_to
   union all
-  select hour, project_id, key_id, model, endpoint, outcome, requests, input_tokens, cached_tokens,
+  select hour, project_id, key_id, model, endpoint, price_version, outcome, requests, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, images, audio_ms, documents, cost_nano_usd
   from window_of join billing.usage_hour on organisation_id = $1 and hour >= hours_from and hour < days_from
   union all
-  select hour, project_id, key_id, model, endpoint, outcome, requests, input_tokens, cached_tokens,
+  select hour, project_id, key_id, model, endpoint, price_version, outcome, requests, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, images, audio_ms, documents, cost_nano_usd
   from window_of join billing.usage_hour on organisation_id = $1 and hour >= days_to and hour < hours_to
   union all
-  select minute, project_id, key_id, model, endpoint, outcome, requests, input_tokens, cached_tokens,
+  select minute, project_id, key_id, model, endpoint, price_version, outcome, requests, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, images, audio_ms, documents, cost_nano_usd
   from window_of join billing.usage_minute
     on organisation_id = $1 and minute >= $2 and minute < least(hours_from, $3)
   union all
-  select minute, project_id, key_id, model, endpoint, outcome, requests, input_tokens, cached_tokens,
+  select minute, project_id, key_id, model, endpoint, price_version, outcome, requests, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, images, audio_ms, documents, cost_nano_usd
   from window_of join billing.usage_minute
     on organisation_id = $1 and minute >= hours_to and minute < $3
 )
 select
   case when $4 <> 'total' then date_trunc($4, at, 'UTC') end as at,
-  case when 'model' = any($5::text[]) then model end as model,
-  case when 'project' = any($5::text[]) then project_id end as project_id,
-  case when 'key' = any($5::text[]) then key_id end as key_id,
-  case when 'endpoint' = any($5::text[]) then endpoint end as endpoint,
+  case when 'model' = any($5::text[]) and ($11::text[] is null or model = any($11)) then model end as model,
+  case when 'project' = any($5::text[]) and ($11::text[] is null or project_id::text = any($11)) then project_id end
+    as project_id,
+  case when 'key' = any($5::text[]) and ($11::text[] is null or key_id = any($11)) then key_id end as key_id,
+  case when 'endpoint' = any($5::text[]) and ($11::text[] is null or endpoint = any($11)) then endpoint end as endpoint,
+  case when 'price_version' = any($5::text[]) then price_version end as price_version,
   coalesce(sum(requests) filter (where billable), 0)::bigint as requests,
   coalesce(sum(requests) filter (where not billable), 0)::bigint as failed_requests,
   coalesce(sum(input_tokens) filter (where billable), 0)::bigint as input_tokens,
@@ -67,8 +69,8 @@ where ($6::bigint is null or project_id = $6)
   and ($7::text is null or key_id = $7)
   and ($8::text is null or model = $8)
   and ($9::text is null or endpoint = $9)
-group by 1, 2, 3, 4, 5
-order by 1, 2, 3, 4, 5
+group by 1, 2, 3, 4, 5, 6
+order by 1, 2, 3, 4, 5, 6
 limit $10
 
 -- name: freshness

@@ -27,6 +27,7 @@ from penstock.portal.pages import (
     requests,
     second_factor,
     sign_in,
+    usage,
 )
 
 PAGES = (
@@ -42,6 +43,7 @@ PAGES = (
     requests,
     second_factor,
     sign_in,
+    usage,
 )
 """Each has `routes(frame)`."""
 

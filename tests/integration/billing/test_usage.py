@@ -111,7 +111,17 @@ async def test_dashboards_scan_no_events(database: asyncpg.Pool) -> None:
     async with database.acquire() as connection:
         await connection.execute("set enable_seqscan = off")
         plan = await connection.fetch(
-            "explain " + usage.SQL["between"], 1, *BOTH_DAYS, "day", ["model"], None, None, None, None, 100
+            "explain " + usage.SQL["between"],
+            1,
+            *BOTH_DAYS,
+            "day",
+            ["model"],
+            None,
+            None,
+            None,
+            None,
+            100,
+            None,
         )
         text = "\n".join(row[0] for row in plan)
         assert "usage_event" not in text
