@@ -32,6 +32,9 @@ class Platform:
     pid: int
     home: Path
     environment: dict[str, str]
+    portal_email: str
+    portal_password: str
+    """The first account of the portal, which `up` shows once."""
 
     @property
     def root_url(self) -> str:
@@ -115,7 +118,15 @@ def platform() -> Iterator[Platform]:
             logs = "".join(f"\n== {p.name}\n{p.read_text()[-3000:]}" for p in folder.glob("state/logs/*.log"))
             pytest.fail(f"penstock up did not start:\n{errors.read()}{logs}")
         told = json.loads(line)
-        yield Platform(told["base_url"], told["api_key"], told["pid"], folder / "state", environment)
+        yield Platform(
+            told["base_url"],
+            told["api_key"],
+            told["pid"],
+            folder / "state",
+            environment,
+            told["portal_email"],
+            told["portal_password"],
+        )
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(90)
