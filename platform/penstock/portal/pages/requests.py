@@ -45,6 +45,8 @@ FILTERS = (
 )
 PAGE = 50
 WITHIN_DEFAULT = "24h"
+BETWEEN = "between"
+"""The choice of a time that two fields tell."""
 BY_MODEL_NAME = "-"
 """In this page's address: what called no endpoint. No endpoint can be named so."""
 LATE = timedelta(seconds=5)
@@ -60,10 +62,10 @@ OUTCOMES = (
     *((each.value, request_rows.in_words(each).capitalize()) for each in Outcome if each is not Outcome.DONE),
 )
 TIMES = (
+    ("", "Last 24 hours"),
     ("15m", "Last 15 minutes"),
     ("1h", "Last hour"),
     ("6h", "Last 6 hours"),
-    ("24h", "Last 24 hours"),
     ("7d", "Last 7 days"),
     ("31d", "Last 31 days"),
 )
@@ -102,7 +104,7 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             visitor,
             block="search" if htmx else None,
             status=422 if errors else 200,
-            values={"within": WITHIN_DEFAULT} | given,
+            values={"within": BETWEEN if {"since", "until"} & given.keys() else ""} | given,
             errors=errors,
             rows=[request_rows.row(one, named) for one in found],
             wanted=wanted,
@@ -226,10 +228,8 @@ def _given(query: Mapping[str, str]) -> dict[str, str]:
         # As browsers send a moment: in no zone, and on this page all times are UTC.
         if len(given.get(name, "")) == len("2026-11-21T10:00") and "T" in given[name]:
             given[name] += "Z"
-    if "since" in given or "until" in given:
+    if {"since", "until"} & given.keys() or given.get("within") == BETWEEN:
         given.pop("within", None)
-    if given.get("within") == WITHIN_DEFAULT:
-        del given["within"]
     return given
 
 
@@ -259,7 +259,7 @@ def _choices(
             *((n, n) for n in endpoints),
         ],
         "outcome": list(OUTCOMES),
-        "within": [*TIMES, *([("", "From … until …")] if {"since", "until"} & given.keys() else [])],
+        "within": [*TIMES, *([(BETWEEN, "From … until …")] if {"since", "until"} & given.keys() else [])],
     }
     for name, offered in choices.items():
         value = given.get(name, "")

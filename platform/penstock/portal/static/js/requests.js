@@ -13,6 +13,7 @@ let live = false;
 let timer = 0;
 let wait = EVERY_MS;
 let untold = 0;
+let telling = 0;
 let toldAt = 0;
 
 const found = () => document.getElementById("found");
@@ -94,12 +95,15 @@ function pointOlder(rows) {
   older.href = address;
 }
 
+// Said at most every ten seconds, all in one.
 function tell(count) {
   untold += count;
-  if (Date.now() - toldAt < TELL_EVERY_MS) return;
-  told.textContent = untold === 1 ? "1 new request" : `${untold} new requests`;
-  untold = 0;
-  toldAt = Date.now();
+  clearTimeout(telling);
+  telling = setTimeout(() => {
+    told.textContent = untold === 1 ? "1 new request" : `${untold} new requests`;
+    untold = 0;
+    toldAt = Date.now();
+  }, Math.max(0, toldAt + TELL_EVERY_MS - Date.now()));
 }
 
 function follow(on) {
@@ -107,6 +111,8 @@ function follow(on) {
   wait = EVERY_MS;
   show();
   remember();
+  clearTimeout(telling);
+  untold = 0;
   told.textContent = on ? "Following live" : "Paused";
   toldAt = Date.now();
   plan(0);
@@ -121,6 +127,9 @@ document.addEventListener("htmx:afterSettle", () => {
 });
 document.addEventListener("htmx:configRequest", (event) => {
   const asked = event.detail.parameters;
+  const changed = event.detail.triggeringEvent?.target?.name;
+  // Of two ways to say the time the one that was touched last counts.
+  if (changed === "within") asked.since = asked.until = "";
   for (const name of Object.keys(asked)) if (asked[name] === "") delete asked[name];
 });
 
