@@ -165,6 +165,13 @@ async def filed_days(pool: Database, since: datetime, until: datetime) -> list[d
     return [row["day"] for row in await pool.fetch(SQL["filed_days"], since, until)]
 
 
+async def ever_charged(pool: Database, organisation_id: int, key_ids: list[str]) -> tuple[bool, bool]:
+    """Whether any of these keys was ever charged for a request, and whether any other of its keys was."""
+    row = await pool.fetchrow(SQL["ever_charged"], organisation_id, key_ids)
+    assert row is not None
+    return row["by_these"], row["by_others"]
+
+
 def window(request_id: str) -> tuple[datetime, datetime] | None:
     """When a request of ours can have ended, which its id tells; None for what is no id of ours."""
     text = request_id.removeprefix(OUR_PREFIX)

@@ -232,6 +232,7 @@ class Gateway:
             serverless=self.serverless,
             wallets=self.wallets,
             changes=self._changes,
+            readiness=self.readiness,
         )
 
     @contextlib.asynccontextmanager

@@ -60,3 +60,9 @@ select distinct day from billing.archive
 where detached_at is not null and restored_at is null
   and day >= ($1::timestamptz at time zone 'UTC')::date and day <= ($2::timestamptz at time zone 'UTC')::date
 order by day
+
+-- name: ever_charged
+-- Whether any of these keys was ever charged for a request, and whether any other was.
+select
+  exists (select from billing.spend_month where organisation_id = $1 and key_id = any($2::text[])) as by_these,
+  exists (select from billing.spend_month where organisation_id = $1 and key_id <> all($2::text[])) as by_others

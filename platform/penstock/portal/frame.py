@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from penstock.changes import Changes
 from penstock.edge.api.serverless import Serverless
 from penstock.edge.catalog import Catalog
 from penstock.edge.inference import Inference
+from penstock.edge.operations import Readiness
 from penstock.portal.assets import Assets
 from penstock.portal.guard import Guard
 from penstock.portal.rendering import Renderer
@@ -43,6 +45,7 @@ class World:
     serverless: Serverless
     wallets: Wallets
     changes: Changes
+    readiness: Callable[[], Readiness]
 
 
 class Frame:
