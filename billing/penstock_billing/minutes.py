@@ -79,6 +79,13 @@ class MinuteUsage(msgspec.Struct, frozen=True, kw_only=True):
     cost_nano_usd: int
 
 
+class EndpointMinutes(msgspec.Struct, frozen=True):
+    """Minutes that were charged for an endpoint's being there."""
+
+    minutes: int
+    cost_nano_usd: int
+
+
 def minutes_between(ready: datetime, stopped: datetime) -> int:
     """Count the UTC minutes that begin in [ready, stopped): the whole charging rule, in closed form."""
     if stopped <= ready:
@@ -125,6 +132,28 @@ async def charged(
     """List an organisation's charged minutes that begin in [since, until), per interval and price version."""
     rows = await connection.fetch(SQL["by_interval"], organisation_id, since, until)
     return [MinuteUsage(**(dict(row) | {"kind": IntervalKind(row["kind"])})) for row in rows]
+
+
+async def of_endpoints(
+    connection: asyncpg.Connection | asyncpg.Pool,
+    organisation_id: int,
+    endpoint_ids: list[int],
+    since: datetime,
+    until: datetime,
+) -> dict[int, EndpointMinutes]:
+    """Sum what an organisation was charged for endpoints' being there in [since, until), by endpoint id.
+
+    Instances that ran for an endpoint are not in it.
+    """
+    wanted = {str(each): each for each in endpoint_ids}
+    sums: dict[int, EndpointMinutes] = {}
+    for each in await charged(connection, organisation_id, since, until):
+        if each.kind is IntervalKind.ENDPOINT and each.subject in wanted:
+            had = sums.get(wanted[each.subject], EndpointMinutes(0, 0))
+            sums[wanted[each.subject]] = EndpointMinutes(
+                had.minutes + each.minutes, had.cost_nano_usd + each.cost_nano_usd
+            )
+    return sums
 
 
 async def _accrue_one(

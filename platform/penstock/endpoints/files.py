@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import yaml
 from msgspec import Meta, field
 
 from penstock.access import limits
 from penstock.access.limits import RateLimits
-from penstock.endpoints.serverless import EndpointError, Wish, check_name, check_wish
+from penstock.endpoints.serverless import Endpoint, EndpointError, Wish, check_name, check_wish
 from penstock_catalog import nodes
 from penstock_catalog.cards import Checked
 from penstock_catalog.errors import FileProblem
@@ -88,6 +89,19 @@ class EndpointFile(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             tags=self.tags,
             limits=limits.NONE if wanted == limits.NONE else wanted,
         )
+
+
+def written(endpoint: Endpoint) -> str:
+    """Write an endpoint as a file that makes another like it; what it leaves to the default is left out."""
+    fields: dict[str, Any] = {"name": endpoint.name, "model_id": endpoint.model}
+    if endpoint.description:
+        fields["description"] = endpoint.description
+    fields["auth_mode"] = "key"
+    if endpoint.tags:
+        fields["tags"] = dict(endpoint.tags)
+    if endpoint.limits != limits.NONE:
+        fields["limits"] = msgspec.to_builtins(endpoint.limits)
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
 
 
 def read(file: Path) -> EndpointFile:

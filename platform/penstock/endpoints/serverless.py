@@ -184,6 +184,18 @@ async def credentials(connection: asyncpg.Connection | asyncpg.Pool, endpoint_id
     return [KeyShown(Slot(row["slot"]), row["id"], row["last_four"], row["created_at"]) for row in rows]
 
 
+async def names(connection: asyncpg.Connection | asyncpg.Pool, organisation_id: int) -> set[str]:
+    """Every name that is taken in an organisation."""
+    return {row["name"] for row in await connection.fetch(SQL["names"], organisation_id)}
+
+
+async def borne_before(
+    connection: asyncpg.Connection | asyncpg.Pool, organisation_id: int, since: datetime.datetime
+) -> set[str]:
+    """Names under which there is also usage, since a moment, of an earlier endpoint."""
+    return {row["name"] for row in await connection.fetch(SQL["borne_before"], organisation_id, since)}
+
+
 async def key_ids(connection: asyncpg.Connection | asyncpg.Pool, endpoint_id: int) -> list[str]:
     """Every key that an endpoint has or had."""
     return [row["id"] for row in await connection.fetch(SQL["key_ids"], endpoint_id)]

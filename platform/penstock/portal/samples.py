@@ -31,6 +31,24 @@ def of(card: ModelCard, base_url: str, model: str = "") -> list[Sample]:
     return []
 
 
+def with_key(samples: list[Sample], key: str) -> list[Sample]:
+    """Put a key into samples, for the one time when it is shown: then they run as they stand."""
+    text = json.dumps(key)
+    places = {
+        "import os\n": "",
+        f'os.environ["{KEY}"]': text,
+        f"process.env.{KEY}": text,
+        f"${KEY}": key,
+    }
+    written = []
+    for sample in samples:
+        code = sample.text
+        for place, filled in places.items():
+            code = code.replace(place, filled)
+        written.append(sample._replace(text=code))
+    return written
+
+
 def _chat(url: str, model: str) -> list[Sample]:
     message = f'{{"role": "user", "content": "{QUESTION}"}}'
     return [

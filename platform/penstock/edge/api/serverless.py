@@ -57,7 +57,10 @@ class KeyAsked(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Serverless:
-    """What the handlers share: the database, the catalog, and where endpoints are reached."""
+    """What handlers and pages share: the database, the catalog, and where endpoints are reached.
+
+    The organisation is that of whoever asks: out of the credential or the session, never out of the request.
+    """
 
     def __init__(
         self,
@@ -88,14 +91,14 @@ class Serverless:
             "openapi_uri": f"{self.base_url}/serverless/{endpoint.name}/swagger.json",
         }
 
-    async def find(self, principal: Principal, name: str) -> Endpoint:
+    async def find(self, organisation_id: int, name: str) -> Endpoint:
         """One endpoint; raises NotFound."""
         try:
-            return await serverless.find(self.pool, principal.organisation_id, name)
+            return await serverless.find(self.pool, organisation_id, name)
         except UnknownEndpoint as error:
             raise NotFound(str(error)) from None
 
-    async def create(self, principal: Principal, data: Asked) -> dict[Slot, str]:
+    async def create(self, organisation_id: int, data: Asked) -> dict[Slot, str]:
         """Make what is asked for; its keys. Raises BadRequest, UnknownModel."""
         card = self.shelf.get(data.model)
         if card is None:
@@ -105,9 +108,9 @@ class Serverless:
         async with self.pool.acquire() as taken:
             connection = cast("asyncpg.Connection", taken)
             try:
-                project_id = await keys.find_project(connection, principal.organisation_id, data.project)
+                project_id = await keys.find_project(connection, organisation_id, data.project)
                 made = await serverless.create(
-                    connection, self.pepper, principal.organisation_id, project_id, data.name, card, wish
+                    connection, self.pepper, organisation_id, project_id, data.name, card, wish
                 )
             except keys.UnknownProject as error:
                 raise BadRequest(str(error), param="project") from None
@@ -116,9 +119,9 @@ class Serverless:
         await self.changes.tell(Change.ENDPOINTS)
         return made
 
-    async def change(self, principal: Principal, name: str, data: Changed) -> Endpoint:
+    async def change(self, organisation_id: int, name: str, data: Changed) -> Endpoint:
         """Change what is named; raises NotFound, BadRequest."""
-        now = await self.find(principal, name)
+        now = await self.find(organisation_id, name)
         said = {
             field: value
             for field in ("description", "tags", "limits")
@@ -133,7 +136,7 @@ class Serverless:
         async with self.pool.acquire() as taken:
             connection = cast("asyncpg.Connection", taken)
             try:
-                changed = await serverless.change(connection, principal.organisation_id, name, wish)
+                changed = await serverless.change(connection, organisation_id, name, wish)
             except UnknownEndpoint as error:
                 raise NotFound(str(error)) from None
             except EndpointError as error:
@@ -141,24 +144,22 @@ class Serverless:
         await self.changes.tell(Change.ENDPOINTS)
         return changed
 
-    async def delete(self, principal: Principal, name: str) -> None:
+    async def delete(self, organisation_id: int, name: str) -> None:
         """End an endpoint; raises NotFound."""
         async with self.pool.acquire() as taken:
             try:
-                await serverless.delete(cast("asyncpg.Connection", taken), principal.organisation_id, name)
+                await serverless.delete(cast("asyncpg.Connection", taken), organisation_id, name)
             except UnknownEndpoint as error:
                 raise NotFound(str(error)) from None
         await self.changes.tell(Change.ENDPOINTS)
         await self.changes.tell(Change.KEYS)
 
-    async def regenerate(self, principal: Principal, name: str, slot: Slot) -> str:
+    async def regenerate(self, organisation_id: int, name: str, slot: Slot) -> str:
         """Replace a key; raises NotFound."""
         async with self.pool.acquire() as taken:
             connection = cast("asyncpg.Connection", taken)
             try:
-                text = await serverless.regenerate_key(
-                    connection, self.pepper, principal.organisation_id, name, slot
-                )
+                text = await serverless.regenerate_key(connection, self.pepper, organisation_id, name, slot)
             except UnknownEndpoint as error:
                 raise NotFound(str(error)) from None
         await self.changes.tell(Change.KEYS)
@@ -177,28 +178,28 @@ def routes(api: Serverless) -> list[HTTPRouteHandler]:
     async def create_endpoint(
         principal: NamedDependency[Principal], data: JSONBody[Asked]
     ) -> Response[dict[str, Any]]:
-        made = await api.create(principal, data)
+        made = await api.create(principal.organisation_id, data)
         secrets = {f"{slot.value}_key": text for slot, text in made.items()}
-        endpoint = await api.find(principal, data.name)
+        endpoint = await api.find(principal.organisation_id, data.name)
         return Response(api.shown(endpoint) | secrets, status_code=201, headers=NO_STORE)
 
     @get(f"{PATH}/{{name:str}}")
     async def show_endpoint(principal: NamedDependency[Principal], name: FromPath[str]) -> dict[str, Any]:
-        return api.shown(await api.find(principal, name))
+        return api.shown(await api.find(principal.organisation_id, name))
 
     @patch(f"{PATH}/{{name:str}}")
     async def change_endpoint(
         principal: NamedDependency[Principal], name: FromPath[str], data: JSONBody[Changed]
     ) -> dict[str, Any]:
-        return api.shown(await api.change(principal, name, data))
+        return api.shown(await api.change(principal.organisation_id, name, data))
 
     @delete(f"{PATH}/{{name:str}}")
     async def delete_endpoint(principal: NamedDependency[Principal], name: FromPath[str]) -> None:
-        await api.delete(principal, name)
+        await api.delete(principal.organisation_id, name)
 
     @get(f"{PATH}/{{name:str}}/credentials")
     async def show_credentials(principal: NamedDependency[Principal], name: FromPath[str]) -> dict[str, Any]:
-        endpoint = await api.find(principal, name)
+        endpoint = await api.find(principal.organisation_id, name)
         return {
             "data": [msgspec.to_builtins(key) for key in await serverless.credentials(api.pool, endpoint.id)]
         }
@@ -207,7 +208,7 @@ def routes(api: Serverless) -> list[HTTPRouteHandler]:
     async def regenerate_key(
         principal: NamedDependency[Principal], name: FromPath[str], data: JSONBody[KeyAsked]
     ) -> Response[dict[str, Any]]:
-        text = await api.regenerate(principal, name, data.key_type)
+        text = await api.regenerate(principal.organisation_id, name, data.key_type)
         return Response({f"{data.key_type.value}_key": text}, status_code=200, headers=NO_STORE)
 
     return [

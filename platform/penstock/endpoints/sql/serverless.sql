@@ -30,6 +30,16 @@ where e.organisation_id = $1 and e.ended_at is null order by e.name, e.deleted_a
 select id, organisation_id, project_id, name, model, limits::text as limits, suspended, suspended_at
 from endpoints.serverless where deleted_at is null
 
+-- name: names
+select name from endpoints.serverless where organisation_id = $1 and deleted_at is null
+
+-- name: borne_before
+-- Names of endpoints that an earlier one, which was deleted since a moment, bore too.
+select distinct e.name from endpoints.serverless e
+join endpoints.serverless before
+  on before.organisation_id = e.organisation_id and before.name = e.name and before.deleted_at >= $2
+where e.organisation_id = $1 and e.deleted_at is null
+
 -- name: keys
 select slot, id, last_four, created_at from access.api_key
 where endpoint_id = $1 and revoked_at is null order by slot
