@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from benches.gateway import EMBED, MODEL
+from benches.gateway import EMBED, MODEL, Engine
 from benches.portal import Site
 from playwright.async_api import Page, expect
 
+from penstock.access import limits
+from penstock.access.limits import RateLimits
 from penstock.portal import formats
 from penstock_billing import prices
 from penstock_billing.prices import Offer
@@ -45,6 +48,14 @@ async def booked(site: Site) -> list[str]:
     """What the ledger took for each request, as people read it."""
     query = "select cost_nano_usd from billing.usage_event order by ended_at"
     return [formats.usd(row["cost_nano_usd"]) for row in await site.database.fetch(query)]
+
+
+async def only_slow(site: Site, tokens_per_second: int, **options: object) -> Engine:
+    """An engine whose tokens come one by one, in place of the one that was there."""
+    slow = await site.bench.start_engine("slow", tokens_per_second=tokens_per_second, **options)
+    await site.database.execute("delete from engines.replica where id = 'a'")
+    await site.bench.gateway.directory.refresh(site.database)
+    return slow
 
 
 async def test_a_model_is_tried_beside_another_and_every_price_is_the_ledgers(
@@ -126,6 +137,7 @@ async def test_a_tool_call_is_answered_by_hand_and_the_model_goes_on(
     await expect(page.locator("#e-tools")).to_contain_text("Tool 1 needs")
     await page.locator("[data-example=tools]").click()
     await expect(page.locator("#e-tools")).to_be_hidden()
+    await expect(page.locator("#s-tools")).to_have_value(re.compile("get_weather"))
     await page.get_by_label("Message", exact=True).press("Enter")
     await expect(page.locator(".call code").last).to_have_text('{\n  "city": "Bern"\n}')
     await engine.mend()
@@ -137,9 +149,7 @@ async def test_a_tool_call_is_answered_by_hand_and_the_model_goes_on(
 
 
 async def test_escape_stops_an_answer_which_costs_what_was_made(site: Site, page_as: PageAs) -> None:
-    await site.bench.start_engine("slow", tokens_per_second=40, answer_tokens=1000)
-    await site.database.execute("delete from engines.replica where id = 'a'")
-    await site.bench.gateway.directory.refresh(site.database)
+    await only_slow(site, 40, answer_tokens=1000)
     page = await page_as("developer")
     await page.goto("/portal/playground")
     await ask(page, "Count")
@@ -158,7 +168,7 @@ async def test_escape_stops_an_answer_which_costs_what_was_made(site: Site, page
 async def test_an_engine_that_fails_and_a_session_that_ends_are_said_and_tried_again(
     site: Site, page_as: PageAs, check_page: CheckPage
 ) -> None:
-    engine = site.bench.engines[0]
+    engine = await only_slow(site, 50)
     await engine.breaks(error_at_token=4)
     page = await page_as("developer")
     await page.goto("/portal/playground")
@@ -221,6 +231,68 @@ async def test_an_image_goes_to_a_model_that_sees_and_to_no_other(
     await ask(page, "What is this?")
     await costs(page, 1)
     await expect(page.locator(".bubble img")).to_be_visible()
+
+
+async def test_json_that_was_asked_for_is_laid_out_and_a_limit_is_said_in_words(
+    site: Site, page_as: PageAs, check_page: CheckPage
+) -> None:
+    async with site.database.acquire() as connection:
+        await limits.limit_project(connection, site.acme.id, "default", RateLimits(requests_per_minute=1))
+    await site.bench.engines[0].breaks(deltas=[{"content": '{"stars":'}, {"content": " 5}"}])
+    page = await page_as("developer", phone=True)
+    await page.goto("/portal/playground")
+    await page.get_by_role("button", name="Settings", exact=True).click()
+    await page.locator("#schema-part summary").click()
+    await page.locator("[data-example=schema]").click()
+    await page.keyboard.press("Escape")
+    await ask(page, "Rate it")
+    await expect(page.locator("article.answer pre code")).to_have_text('{\n  "stars": 5\n}')
+    await costs(page, 1)
+    await ask(page, "Again")
+    refused = page.get_by_role("alert").last
+    await expect(refused).to_contain_text("requests")
+    await expect(refused).to_contain_text("Try again in")
+    await expect(refused.get_by_role("button", name="Retry")).to_be_visible()
+    await check_page(page)
+
+
+STREAM = """async (base) => {
+    const { events } = await import(`${base}/js/playground/events.js`);
+    const bytes = new TextEncoder().encode(
+        ": waits\\r\\n\\r\\ndata: one\\ndata:  two\\n\\ndata: \u00fc\\r\\n\\r\\nevent: x\\n\\ndata: cut");
+    const body = new ReadableStream({
+        start(controller) {
+            for (const byte of bytes) controller.enqueue(new Uint8Array([byte]));
+            controller.close();
+        },
+    });
+    const found = [];
+    for await (const event of events(body)) found.push(event);
+    return found;
+}"""
+BLOCKS = """async (base) => {
+    const { blocks } = await import(`${base}/js/playground/text.js`);
+    const text = "a\\nb\\n\\n\\n# T\\n````py\\nx\\n```\\n\\ny\\n````\\nend\\n~~~\\nopen";
+    return blocks(text).map(({ kind, text, language }) => [kind, text, language ?? ""]);
+}"""
+
+
+async def test_a_stream_is_read_in_any_pieces_and_a_text_taken_apart(page_as: PageAs) -> None:
+    page = await page_as("developer")
+    await page.goto("/portal/playground")
+    address = await page.locator("script[src$='js/playground.js']").get_attribute("src")
+    assert address is not None
+    base = address.removesuffix("/js/playground.js")
+    # What no blank line ends is cut off, and no event.
+    expected = [{"comment": "waits"}, {"data": "one\n two"}, {"data": "ü"}]
+    assert await page.evaluate(STREAM, base) == expected
+    assert await page.evaluate(BLOCKS, base) == [
+        ["text", "a\nb", ""],
+        ["heading", "T", ""],
+        ["code", "x\n```\n\ny", "py"],
+        ["text", "end", ""],
+        ["code", "open", ""],
+    ]
 
 
 async def test_texts_are_compared_and_the_price_is_the_ledgers(

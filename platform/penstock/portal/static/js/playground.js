@@ -1,7 +1,7 @@
 // The playground's page: which models, the setting, the message being written, and what the keys do.
 
 import { Conversation } from "./playground/conversation.js";
-import { dollars } from "./playground/figures.js";
+import { bytes, dollars } from "./playground/figures.js";
 import { Images } from "./playground/images.js";
 import { samples } from "./playground/samples.js";
 import * as settings from "./playground/setting.js";
@@ -93,9 +93,13 @@ function complain(words) {
 }
 
 function ready() {
-  const running = conversation?.running ?? false;
+  const { running } = conversation;
+  const had = document.activeElement;
   $("send").hidden = running;
   $("stop").hidden = !running;
+  // Whoever pressed one of them by its key is not left without a place.
+  if (had === $("send") && running) $("stop").focus();
+  if (had === $("stop") && !running) prompt.focus();
   $("send").disabled = !facts.may_spend || !(prompt.value.trim() || images.list.length);
 }
 
@@ -201,6 +205,7 @@ composer.addEventListener("drop", (event) => {
   event.preventDefault();
   addImages([...event.dataTransfer.files]);
 });
+$("attach").title = `Add images: PNG, JPEG, WebP or GIF, together at most ${bytes(facts.image_bytes_max)}`;
 $("attach").addEventListener("click", () => (blind().length ? addImages([null]) : $("files").click()));
 $("files").addEventListener("change", () => {
   addImages([...$("files").files]);
@@ -233,7 +238,7 @@ form.addEventListener("change", () => {
 for (const button of document.querySelectorAll("[data-example]")) {
   button.addEventListener("click", () => {
     const field = form.elements[button.dataset.example];
-    field.value = $(`example-${button.dataset.example}`).textContent.trim();
+    field.value = $(`example-${button.dataset.example}`).content.textContent.trim();
     field.dispatchEvent(new Event("change", { bubbles: true }));
   });
 }
@@ -266,7 +271,10 @@ for (const tab of document.querySelectorAll("[data-tab]")) {
 addEventListener("scroll", () => {
   following = innerHeight + scrollY > document.documentElement.scrollHeight - NEAR_END_PX;
 }, { passive: true });
-addEventListener("hashchange", restore);
+addEventListener("hashchange", () => {
+  form.reset();
+  restore();
+});
 
 if (facts.choices.length) {
   restore();

@@ -48,7 +48,7 @@ export class Answer {
   }
 
   get usable() {
-    return Boolean(this.content || (this.calls.length && this.results));
+    return this.state !== "failed" && Boolean(this.content || (this.calls.length && this.results));
   }
 
   get running() {
@@ -75,6 +75,7 @@ export class Answer {
     this.startedAt = performance.now();
     this.firstAt = this.lastAt = 0;
     this.waits = "Waits for the first token";
+    this.structured = Boolean(body.response_format);
     const tick = setInterval(() => this.showProgress(), TICK_MS);
     this.showProgress();
     try {
@@ -134,11 +135,11 @@ export class Answer {
 
   showProgress() {
     const elapsed = performance.now() - this.startedAt;
-    const waiting = this.state === "waiting";
-    this.part("waiting").hidden = !waiting;
-    this.part("wait-words").textContent = this.waits;
+    const thinks = this.state === "writing" && this.reasoning && !this.content;
+    this.part("waiting").hidden = this.state !== "waiting" && !thinks;
+    this.part("wait-words").textContent = thinks ? "Reasons before it answers" : this.waits;
     this.part("wait-time").textContent = duration(elapsed);
-    if (!waiting) this.showFigures(this.firstAt - this.startedAt, this.lastAt - this.firstAt, this.usage?.prompt_tokens, this.usage?.completion_tokens);
+    if (this.state !== "waiting") this.showFigures(this.firstAt - this.startedAt, this.lastAt - this.firstAt, this.usage?.prompt_tokens, this.usage?.completion_tokens);
   }
 
   showFigures(firstMs, writingMs, input, output, cached = 0, reasoning = 0) {
@@ -157,17 +158,30 @@ export class Answer {
     cancelAnimationFrame(this.drawing);
     this.drawing = 0;
     this.draw();
-    this.part("waiting").hidden = true;
     this.element.setAttribute("aria-busy", "false");
     this.element.dataset.state = this.state;
     this.part("tools").hidden = false;
     if (this.firstAt) this.showProgress();
+    this.part("waiting").hidden = true;
     this.showCalls();
-    const words = { stopped: "stopped", failed: "failed" }[this.state] ?? (this.finish === "length" ? "cut off at the limit of tokens" : "");
+    const cut = this.finish === "length" ? "cut off at the limit of tokens" : "";
+    const words = { stopped: "stopped", failed: "failed" }[this.state] ?? (cut || this.showStructure());
     this.part("state").textContent = words;
     this.part("state").hidden = !words;
+    this.part("state").className = `badge ${this.state === "failed" ? "bad" : "warn"}`;
     this.part("copy").hidden = !this.content;
     this.part("nothing").hidden = this.state !== "done" || Boolean(this.content || this.calls.length);
+  }
+
+  // JSON that was asked for is laid out to be read; says so where it is none.
+  showStructure() {
+    if (!this.structured || !this.content) return "";
+    try {
+      this.part("text").replaceChildren(codeBlock(JSON.stringify(JSON.parse(this.content), null, 2), "json"));
+      return "";
+    } catch {
+      return "no JSON";
+    }
   }
 
   showTrouble(error) {
@@ -186,7 +200,7 @@ export class Answer {
     this.part("results").hidden = !this.calls.length || this.state !== "done";
     for (const [at, { name, text }] of this.calls.entries()) {
       const node = document.getElementById("t-call").content.firstElementChild.cloneNode(true);
-      node.querySelector(".name").textContent = name;
+      for (const place of node.querySelectorAll(".name")) place.textContent = name;
       let shown = text;
       try {
         shown = JSON.stringify(JSON.parse(text), null, 2);
@@ -194,7 +208,6 @@ export class Answer {
         // As it came: models do not always write JSON.
       }
       node.querySelector(".arguments").replaceWith(codeBlock(shown, "arguments"));
-      node.querySelector("label").append(` ${name}`);
       node.querySelector("textarea").dataset.at = at;
       place.append(node);
     }

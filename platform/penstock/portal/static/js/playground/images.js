@@ -56,6 +56,10 @@ export class Images {
         return node;
       }),
     );
+    const told = document.createElement("p");
+    told.className = "hint";
+    told.textContent = `${bytes(this.list.reduce((sum, one) => sum + one.size, 0))} of at most ${bytes(this.bytesMax)} together`;
+    this.place.append(told);
     this.place.hidden = !this.list.length;
     this.changed();
   }
