@@ -46,7 +46,7 @@ async def test_invited_in_then_a_second_factor_then_another_browser(
     assert await page.get_by_label("Your name").input_value() == "Grace \u202e<b>Hopper</b>"
     await page.get_by_label("Password").fill(PASSWORD)
     await press(page, "Make the account and join")
-    assert page.url.startswith(f"{site.url}/portal?notice=welcome")
+    await page.get_by_text("Your account is ready.").wait_for()
 
     await page.goto("/portal/account")
     await check_page(page)

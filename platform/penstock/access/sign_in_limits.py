@@ -25,7 +25,7 @@ class TooManyTries(Exception):
     """Not now; `retry_after_s` says when there is a try again."""
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"too many wrong tries; there is another in {in_words(retry_after_s)}")
+        super().__init__(f"too many wrong tries: try again in {in_words(retry_after_s)}")
         self.retry_after_s = retry_after_s
 
 

@@ -116,6 +116,21 @@ async def test_nobody_ends_anothers_session(site: Site) -> None:
     assert (await viewer.get(ACCOUNT)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("form", "page"),
+    [
+        ("name", ACCOUNT),
+        ("password", ACCOUNT),
+        ("sessions/end", ACCOUNT),
+        ("second-factor/begin", f"{ACCOUNT}/second-factor"),
+        ("second-factor/remove", f"{ACCOUNT}/second-factor"),
+    ],
+)
+async def test_the_address_of_a_form_leads_back_to_its_page(site: Site, form: str, page: str) -> None:
+    answer = await (await site.client("owner")).get(f"{ACCOUNT}/{form}")
+    assert (answer.status_code, answer.headers["location"]) == (303, page)
+
+
 async def test_what_a_browser_says_of_itself_is_text(site: Site) -> None:
     await site.acme.person("owner")
     client = await site.visitor()

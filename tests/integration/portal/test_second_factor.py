@@ -158,7 +158,7 @@ async def test_a_stolen_browser_does_not_guess_the_password(site: Site) -> None:
         await client.post(f"{FACTOR}/begin", data={"password": "wrong password"})
     answer = await client.post(f"{FACTOR}/begin", data={"password": PASSWORD})
     assert answer.status_code == 429
-    assert "there is another in" in answer.text
+    assert "try again in" in answer.text
 
 
 async def test_one_that_is_on_is_not_begun_again(site: Site) -> None:

@@ -37,7 +37,7 @@ async def test_wrong_passwords_are_slowed_down_and_told_when_to_try_again(site: 
     answer = await use_up(client, site.acme.email("owner"))
     wait_s = int(answer.headers["retry-after"])
     assert 1 <= wait_s <= 30
-    assert f"another in {wait_s} second" in answer.text
+    assert f"try again in {wait_s} second" in answer.text
     assert re.search(r"at \d\d:\d\d:\d\d UTC", answer.text)
     assert site.acme.email("owner") in answer.text
     # The right one is not looked at either, or guessing would go on.

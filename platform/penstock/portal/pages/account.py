@@ -163,7 +163,15 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
         await sessions.end_others(frame.world.pool, visitor.person_id, request.cookies.get(COOKIE, ""))
         return go(ACCOUNT, "sessions-ended")
 
-    return [show, rename, password, theme, end_one, end_others]
+    # A form that was refused leaves its address behind: who loads that anew, or comes back to it, is led on.
+    @get(
+        [f"/account/{form}" for form in ("name", "password", "theme", "sessions/end", "sessions/end-others")],
+        sync_to_thread=False,
+    )
+    def back() -> Response[Any]:
+        return go(ACCOUNT)
+
+    return [show, back, rename, password, theme, end_one, end_others]
 
 
 def person_of(visitor: Visitor) -> Person:

@@ -137,7 +137,15 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
     async def remove(request: Request[Any, Any, Any], visitor: NamedDependency[Visitor]) -> Response[Any]:
         return await does.remove(request, visitor)
 
-    return [show, begin, confirm, renew, remove]
+    # As for the account: these are addresses of forms.
+    @get(
+        [f"/account/second-factor/{form}" for form in ("begin", "confirm", "recovery-codes", "remove")],
+        sync_to_thread=False,
+    )
+    def back() -> Response[Any]:
+        return go(PAGE)
+
+    return [show, back, begin, confirm, renew, remove]
 
 
 def _picture(address: str) -> str:
