@@ -51,10 +51,10 @@ async def test_invited_in_then_a_second_factor_then_another_browser(
     await page.goto("/portal/account")
     await check_page(page)
     await page.get_by_role("link", name="Set up a second factor").click()
-    await page.get_by_label("Your password").fill("not my password")
+    await page.get_by_role("textbox", name="Your password").fill("not my password")
     await press(page, "Go on")
     await check_page(page)
-    await page.get_by_label("Your password").fill(PASSWORD)
+    await page.get_by_role("textbox", name="Your password").fill(PASSWORD)
     await press(page, "Go on")
     await check_page(page)
     # The picture is really there: the content-security-policy lets it in.
