@@ -135,3 +135,27 @@ async def last(connection: asyncpg.Connection, *, whole: bool = False) -> Kept |
     """Tell of the last run, or of the last one over everything; None when there was none."""
     row = await connection.fetchrow(SQL["last_run"], whole)
     return None if row is None else Kept(row["began_at"], row["until"], row["differences"])
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison in a list."""
+
+    id: int
+    since: datetime | None
+    """None for everything there was."""
+    until: datetime
+    began_at: datetime
+    took_ms: int
+    differences: int
+    unbilled_requests: int
+
+
+async def latest(pool: asyncpg.Pool, most: int) -> list[Run]:
+    """The latest comparisons, newest first."""
+    return [Run(**row) for row in await pool.fetch(SQL["latest_runs"], most)]
+
+
+async def report_of(pool: asyncpg.Pool, number: int) -> Report | None:
+    """What one comparison found; None where there is none of this number."""
+    text = await pool.fetchval(SQL["run_report"], number)
+    return None if text is None else msgspec.json.decode(text, type=Report)

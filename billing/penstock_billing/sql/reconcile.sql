@@ -243,3 +243,10 @@ select began_at, until, differences from billing.reconcile_run
 where $1::boolean is false or since is null
 order by id desc
 limit 1
+
+-- name: latest_runs
+select id, since, until, began_at, took_ms, differences, unbilled_requests
+from billing.reconcile_run order by id desc limit $1
+
+-- name: run_report
+select report::text from billing.reconcile_run where id = $1

@@ -33,6 +33,7 @@ from penstock.portal.pages import (
     sign_in,
     usage,
 )
+from penstock.portal.pages.operator import hardware, margins, organisations, pools, prices, reconciliation
 
 PAGES = (
     account,
@@ -52,6 +53,12 @@ PAGES = (
     second_factor,
     sign_in,
     usage,
+    organisations,
+    pools,
+    hardware,
+    margins,
+    reconciliation,
+    prices,
 )
 """Each has `routes(frame)`."""
 

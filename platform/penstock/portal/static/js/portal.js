@@ -107,3 +107,6 @@ addEventListener("afterprint", () => {
     delete each.dataset.printed;
   }
 });
+
+// A form that was refused stands where it was filled in.
+for (const dialog of document.querySelectorAll("dialog[data-open]")) dialog.showModal();
