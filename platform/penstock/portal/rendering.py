@@ -12,7 +12,7 @@ from penstock.access.sessions import Visitor
 from penstock.portal import formats, notices
 from penstock.portal.assets import Assets
 
-HTML = "text/html; charset=utf-8"
+HTML = "text/html"
 HEADERS = {
     # Nothing is loaded from, sent to or framed by anybody else; no script or style stands in a page.
     "content-security-policy": (

@@ -27,6 +27,26 @@ from penstock_engines.replica import StartTimings
 PATH = "/portal/operator/pools"
 DECISIONS, STARTS = 50, 30
 NOTHING = Load()
+SETTINGS = {
+    "replicas_min": ("Engines at least", "0 lets the model sleep."),
+    "replicas_max": ("Engines at most", "0 turns the model off."),
+    "running_target": ("Requests running per engine", "More than this asks for another engine."),
+    "waiting_tokens_target": ("Tokens waiting per engine", "Likewise."),
+    "kv_usage_target": ("KV cache in use", "From 0 to 1, likewise."),
+    "first_token_target_s": ("First token within, seconds", "Windows and sizes aim at it."),
+    "tolerance": ("Tolerance", "How far from its target a signal may be: 0.1 is 10 %."),
+    "up_after_s": ("More after, seconds", "All of them must have asked for more."),
+    "down_after_s": ("Fewer after, seconds", "None of them may have asked for as many."),
+    "idle_after_s": ("Asleep after, seconds", "Without a request, where engines may be none."),
+    "policy": ("Routing", ""),
+    "shared_prefix_cache": ("Shared prefix cache", "Organisations could tell what others asked before."),
+    "wait_max_s": ("Longest wait, seconds", "For a turn, or for the model to wake; then 503."),
+    "waiting_max": ("Waiting at most", "Requests in one gateway; then 429."),
+    "sleep": ("Sleeps on a GPU", "Otherwise its last engine is stopped."),
+    "instance_type": ("Instance type", "The slice that each engine takes whole; else what it needs."),
+    "hedge_after_ms": ("Hedge after, milliseconds", "When a second engine is asked too."),
+}
+"""What each setting is called on the page, and what to know of it."""
 Work = Callable[[asyncpg.Connection, str, dict[str, str]], Awaitable[None]]
 """Something that is done to a pool: its model, and what was typed."""
 
@@ -99,8 +119,7 @@ class Pages:
             status=422 if error else 200,
             pool=one,
             settings={name: "" if value is None else value for name, value in said.items()},
-            scale_names=list(pool_changes.SCALE),
-            other_names=list(pool_changes.OTHERS),
+            words=SETTINGS,
             policies=[(each.value, each.value.replace("_", " ")) for each in PolicyName],
             engines=[each for each in await pools.running(pool) if each.model == model],
             load=(await pools.loads(pool)).get(model, NOTHING),

@@ -83,8 +83,8 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
                 on = price_changes.find_list(book.lists.values(), form.price_list)
                 await price_changes.add(connection, form.model, change, when, on.id)
         except PriceError as error:
-            return await page(
-                request, visitor, 422, errors={error.field or "form": str(error)}, values=values
+            return await _page(
+                frame, request, visitor, 422, errors={error.field or "form": str(error)}, values=values
             )
         except FormError as error:
             return await _page(frame, request, visitor, 422, errors=error.errors, values=values)

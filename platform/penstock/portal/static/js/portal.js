@@ -110,3 +110,8 @@ addEventListener("afterprint", () => {
 
 // A form that was refused stands where it was filled in.
 for (const dialog of document.querySelectorAll("dialog[data-open]")) dialog.showModal();
+
+// What is asked again and again is left alone while nobody looks.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && "live" in event.target.dataset) event.preventDefault();
+});
