@@ -25,6 +25,7 @@ from penstock.portal.pages import (
     invitation,
     keys,
     models,
+    operator,
     overview,
     playground,
     projects,
@@ -33,7 +34,6 @@ from penstock.portal.pages import (
     sign_in,
     usage,
 )
-from penstock.portal.pages.operator import hardware, margins, organisations, pools, prices, reconciliation
 
 PAGES = (
     account,
@@ -53,12 +53,7 @@ PAGES = (
     second_factor,
     sign_in,
     usage,
-    organisations,
-    pools,
-    hardware,
-    margins,
-    reconciliation,
-    prices,
+    *operator.PAGES,
 )
 """Each has `routes(frame)`."""
 

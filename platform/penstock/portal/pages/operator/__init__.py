@@ -1,1 +1,6 @@
 """What the person who runs the installation sees and changes: every page asks for an operator."""
+
+from penstock.portal.pages.operator import hardware, margins, organisations, pools, prices, reconciliation
+
+PAGES = (organisations, pools, hardware, margins, reconciliation, prices)
+"""Each has `routes(frame)`."""
