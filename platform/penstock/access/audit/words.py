@@ -37,6 +37,17 @@ THINGS = {
     "ledger transaction": "a booking",
     "pool version": "a version of the pool",
 }
+SUMMARY_MAX, SUMMARY_LENGTH_MAX = 2, 200
+SUMMARISED = {
+    "budget": {"limit", "period"},
+    "API key": {"role", "project"},
+    "member": {"role"},
+    "invitation": {"role"},
+    "promotional credit": {"amount"},
+    "ledger transaction": {"note", "entries"},
+    "price": {"input", "output"},
+}
+"""What is told of a new thing beside its name."""
 COLUMNS = (
     "at",
     "organisation",
@@ -66,14 +77,31 @@ class Line(msgspec.Struct, frozen=True):
 
 def who(entry: Entry) -> str:
     """Whoever made the change."""
+    return " ".join(f"{before_who(entry)}{who_name(entry)} {after_who(entry)}".split())
+
+
+def before_who(entry: Entry) -> str:
+    """What stands before a name."""
+    return "The key " if entry.actor_kind is ActorKind.KEY else ""
+
+
+def who_name(entry: Entry) -> str:
+    """The name of whoever made the change."""
     name = entry.actor_name or entry.actor_id
+    if entry.actor_kind is ActorKind.PERSON:
+        return name.partition(" <")[0] or name
+    return {ActorKind.SYSTEM: "Penstock itself", ActorKind.VISITOR: "Somebody"}.get(entry.actor_kind, name)
+
+
+def after_who(entry: Entry) -> str:
+    """What tells more of them than their name."""
     return {
-        ActorKind.PERSON: name,
-        ActorKind.KEY: f"the key {name}",
-        ActorKind.COMMAND: f"{name}, by a command on the machine",
-        ActorKind.VISITOR: "somebody who was not signed in",
-        ActorKind.SYSTEM: f"Penstock itself ({name})",
-        ActorKind.DATABASE: f"{name}, by SQL",
+        ActorKind.PERSON: entry.actor_name.partition(" <")[2].removesuffix(">"),
+        ActorKind.KEY: "",
+        ActorKind.COMMAND: "by a command on the machine",
+        ActorKind.VISITOR: "who was not signed in",
+        ActorKind.SYSTEM: f"({entry.actor_name})",
+        ActorKind.DATABASE: "by SQL",
     }[entry.actor_kind]
 
 
@@ -96,7 +124,7 @@ def thing(entry: Entry) -> str:
     """What it was done to, without its name."""
     if entry.object == "ledger transaction":
         return f"a {entry.object_name.replace('_', ' ')}"
-    return THINGS.get(entry.object, entry.object if entry.object_name else f"a {entry.object}")
+    return THINGS.get(entry.object, f"{'the' if entry.object_name else 'a'} {entry.object}")
 
 
 def named(entry: Entry) -> str:
@@ -117,6 +145,19 @@ def changes(entry: Entry, names: dict[str, dict[str, str]] | None = None) -> lis
             continue
         lines += _lines(field, entry.before.get(field), entry.after.get(field), names or {})
     return lines
+
+
+def summary(entry: Entry, lines: list[Line]) -> str:
+    """What a change was about, in one line; empty where the sentence says all."""
+    if entry.action == "changed":
+        told = [f"{line.field}: {line.before} → {line.after}" for line in lines]
+    elif entry.action == "created" and entry.object in SUMMARISED:
+        shown = SUMMARISED[entry.object]
+        told = [f"{line.field}: {line.after}" for line in lines if line.field in shown]
+    else:
+        return ""
+    more = f", and {len(told) - SUMMARY_MAX} more" if len(told) > SUMMARY_MAX else ""
+    return "; ".join(told[:SUMMARY_MAX])[:SUMMARY_LENGTH_MAX] + more
 
 
 def row(entry: Entry, organisations: dict[int, str]) -> list[str]:

@@ -11,12 +11,13 @@ from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from penstock.access import keys, limits, projects
+from penstock.access import limits, projects
 from penstock.access.names import NameRefused
 from penstock.access.projects import Project, ProjectExists
 from penstock.access.roles import Role
 from penstock.access.sessions import Visitor
 from penstock.changes import Change
+from penstock.edge.api.keys import Keys
 from penstock.edge.refusals import NotFound
 from penstock.portal import forms, guard
 from penstock.portal.forms import FormError
@@ -141,8 +142,9 @@ async def _one(
 ) -> Response[str]:
     pool = frame.world.pool
     project = await _find(frame, visitor, project_id)
-    async with pool.acquire() as taken:
-        found = await keys.listed(cast("asyncpg.Connection", taken), visitor.organisation_id)
+    found, limited, use = await Keys(pool, frame.world.settings.pepper, frame.world.changes).listed(
+        visitor.organisation_id
+    )
     values = {"name": project.name, **limit_fields.values(project.limits)}
     return frame.page(
         request,
@@ -151,7 +153,8 @@ async def _one(
         status=422 if error else 200,
         project=project,
         keys=[key for key in found if key.project == project.name and key.revoked_at is None],
-        use=await key_use.of_organisation(pool, visitor.organisation_id),
+        limited=limited,
+        use=use,
         values=values | dict(error.values) if error else values,
         errors=error.errors if error else {},
         limit_fields=limit_fields.FIELDS,
