@@ -36,6 +36,7 @@ from penstock.edge.api import (
     budgets,
     credit,
     instance_types,
+    invitations,
     keys,
     limits,
     management,
@@ -214,6 +215,7 @@ class Gateway:
             *keys.routes(self._pool, self._settings.pepper, self._changes),
             *projects.routes(self._pool),
             *members.routes(self._pool),
+            *invitations.routes(self._pool, self._settings.public_url),
             *audit.routes(self._pool),
         ]
 

@@ -60,6 +60,11 @@ class ListedInvitation(msgspec.Struct, frozen=True):
     expired: bool
 
 
+def address(public_url: str, token: str) -> str:
+    """The link to hand to who is invited."""
+    return f"{public_url}/portal/invitation/{token}"
+
+
 async def create(
     connection: asyncpg.Connection,
     *,

@@ -7,6 +7,7 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
+from penstock.access.people import UnknownPerson
 from penstock.access.roles import Role
 from penstock_base import queries
 
@@ -15,10 +16,6 @@ SQL = queries.load("penstock.access", "members.sql")
 
 class UnknownMember(Exception):
     """The organisation has no such member."""
-
-
-class UnknownPerson(Exception):
-    """Nobody has an account under this address."""
 
 
 class AlreadyMember(Exception):

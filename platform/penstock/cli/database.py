@@ -15,7 +15,7 @@ from penstock.access.audit import actor
 from penstock.access.issuing import KeyRevoked
 from penstock.access.keys import UnknownKey, UnknownOrganisation, UnknownProject
 from penstock.access.limits import LimitError
-from penstock.access.members import AlreadyMember, LastOwner, UnknownMember, UnknownPerson
+from penstock.access.members import AlreadyMember, LastOwner, UnknownMember
 from penstock.access.names import NameRefused
 from penstock.access.people import PersonError
 from penstock.access.projects import ProjectExists
@@ -47,7 +47,6 @@ FORESEEN = (
     NameRefused,
     ProjectExists,
     UnknownMember,
-    UnknownPerson,
     PersonError,
 )
 Work: TypeAlias = Callable[[Settings, asyncpg.Connection], Awaitable[T]]

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from penstock.access import keys, members, people
+from penstock.access import invitations, keys, members, people
 from penstock.access.members import Member
 from penstock.access.roles import Role
 from penstock.cli import database, moments
@@ -69,6 +69,30 @@ def add(email: str, role: str, organisation: str, as_json: bool) -> None:
             return await members.find(connection, organisation_id, person_id)
 
     _say(database.run(work), f"belongs to {organisation} now, as {role}", as_json=as_json)
+
+
+@command.command()
+@click.argument("email")
+@click.option("--role", type=ROLE, default=Role.DEVELOPER.value, show_default=True)
+@ORGANISATION
+@JSON
+def invite(email: str, role: str, organisation: str, as_json: bool) -> None:
+    """Invite EMAIL: print the link to hand over, this once. Without an account the link makes one."""
+
+    async def work(told: Settings, connection: asyncpg.Connection) -> str:
+        organisation_id = await keys.find_organisation(connection, organisation)
+        token = await invitations.create(
+            connection, organisation_id=organisation_id, email=email, role=Role(role), invited_by=None
+        )
+        return invitations.address(told.public_url, token)
+
+    link = database.run(work)
+    if as_json:
+        click.echo(msgspec.json.encode({"email": email, "role": role, "link": link}))
+        return
+    click.echo(link)
+    days = invitations.LASTS.days
+    click.echo(f"Hand it to {email}: it works once, for {days} days, and is not shown again.", err=True)
 
 
 @command.command("role")

@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
+from penstock.access.invitations import AlreadyMember
 from penstock.access.issuing import KeyRevoked
 from penstock.access.keyring import InvalidKey, KeysUnavailable
 from penstock.access.members import LastOwner
 from penstock.access.names import NameRefused
+from penstock.access.people import BadPerson
 from penstock.access.projects import ProjectExists
 from penstock.access.roles import RoleTooLow
 from penstock.adapters.errors import (
@@ -151,6 +153,8 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     NameRefused: lambda e: Problem(400, "invalid_value", str(e), "name"),
     ProjectExists: lambda e: Problem(409, "project_exists", str(e), "name"),
     KeyRevoked: lambda e: Problem(409, "key_revoked", str(e)),
+    AlreadyMember: lambda e: Problem(409, "already_member", str(e), e.field),
+    BadPerson: lambda e: Problem(400, "invalid_value", str(e), e.field),
     LastOwner: lambda e: Problem(409, "last_owner", str(e)),
     NotFound: lambda e: Problem(404, "not_found", str(e)),
     Starting: lambda e: Problem(503, "starting", str(e), headers=retry_after(e.retry_after_s)),

@@ -24,6 +24,7 @@ from penstock.portal.pages import (
     endpoints,
     invitation,
     keys,
+    members,
     models,
     operator,
     overview,
@@ -45,7 +46,9 @@ PAGES = (
     endpoints,
     invitation,
     keys,
+    members,
     models,
+    operator,
     overview,
     playground,
     projects,
@@ -53,7 +56,6 @@ PAGES = (
     second_factor,
     sign_in,
     usage,
-    *operator.PAGES,
 )
 """Each has `routes(frame)`."""
 

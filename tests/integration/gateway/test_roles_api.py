@@ -16,6 +16,8 @@ PEPPER = b"p" * 32
 MANAGEMENT = "/api/v1"
 SAMPLES = {"int": "1", "str": "some-name"}
 OWNERS_ONLY = {
+    ("POST", "/api/v1/invitations"),
+    ("DELETE", "/api/v1/invitations/{invitation_id:int}"),
     ("DELETE", "/api/v1/members/{person_id:int}"),
     ("PATCH", "/api/v1/members/{person_id:int}"),
 }
@@ -207,6 +209,28 @@ async def test_members_over_the_api_keep_an_owner(bench: Any, key_of: Callable[[
     assert (await owner.delete(f"{MANAGEMENT}/members/{ids['ada']}")).status_code == 204
     assert (await owner.get(f"{MANAGEMENT}/members/{ids['ada']}")).status_code == 404
     assert (await owner.delete(f"{MANAGEMENT}/members/999")).status_code == 404
+
+
+async def test_an_invitation_is_made_listed_and_taken_back_over_the_api(
+    bench: Any, key_of: Callable[[Role], Any]
+) -> None:
+    owner = await key_of(Role.OWNER)
+    made = await owner.post(f"{MANAGEMENT}/invitations", json={"email": "ada@example.org", "role": "viewer"})
+    assert made.status_code == 201
+    assert made.headers["cache-control"] == "no-store"
+    link = made.json()["link"]
+    assert link.startswith("http")
+    listed = (await owner.get(f"{MANAGEMENT}/invitations")).json()["data"]
+    assert [(each["email"], each["role"]) for each in listed] == [("ada@example.org", "viewer")]
+    assert link.rpartition("/")[2] not in str(listed)
+    for wrong in ({"email": "ada", "role": "viewer"}, {"email": "ada@example.org", "role": "king"}):
+        assert (await owner.post(f"{MANAGEMENT}/invitations", json=wrong)).status_code == 400
+    assert (await owner.delete(f"{MANAGEMENT}/invitations/{listed[0]['id']}")).status_code == 204
+    assert (await owner.delete(f"{MANAGEMENT}/invitations/{listed[0]['id']}")).status_code == 404
+    assert (await owner.delete(f"{MANAGEMENT}/invitations/{10**30}")).status_code == 404
+    found = (await owner.get(f"{MANAGEMENT}/audit", params={"what": "invitation"})).json()["data"]
+    assert [entry["action"] for entry in found] == ["revoked", "created"]
+    assert found[1]["after"]["digest"] == "hidden, another"
 
 
 async def test_nobody_elses_things_are_seen_or_changed(bench: Any) -> None:

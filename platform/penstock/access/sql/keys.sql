@@ -30,13 +30,13 @@ values ($1, $2, $3, $4, $5, $6, $7, $8)
 -- Every key of one organisation, newest first.
 select key.id, key.name, project.name as project, key.last_four, key.role, key.created_at, key.revoked_at
 from access.api_key as key join access.project as project on project.id = key.project_id
-where key.organisation_id = $1 and key.endpoint_id is null
+where key.organisation_id = $1 and key.endpoint_id is null and not key.playground
 order by key.created_at desc, key.id
 
 -- name: find_key
 select key.id, key.name, project.name as project, key.last_four, key.role, key.created_at, key.revoked_at
 from access.api_key as key join access.project as project on project.id = key.project_id
-where key.organisation_id = $1 and key.id = $2 and key.endpoint_id is null
+where key.organisation_id = $1 and key.id = $2 and key.endpoint_id is null and not key.playground
 
 -- name: lock_key
 select id from access.api_key where organisation_id = $1 and id = $2 for update

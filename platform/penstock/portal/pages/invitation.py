@@ -29,11 +29,6 @@ class NewPerson(msgspec.Struct):
     password: str
 
 
-def address(public_url: str, token: str) -> str:
-    """The link to hand to who is invited."""
-    return f"{public_url}{HOME}/invitation/{token}"
-
-
 def routes(frame: Frame) -> list[HTTPRouteHandler]:
     """The handlers."""
     pool, guard = frame.world.pool, frame.guard

@@ -70,14 +70,15 @@ begin
     select adapter.organisation_id, adapter.base_model || ':' || adapter.name into whose, called
     from adapters.adapter where adapter.id = (row_now ->> 'adapter_id')::bigint;
   end if;
-  if tg_table_schema = 'access' and tg_table_name = 'membership' then
+  if row_now ? 'person_id' then
     select person.email into called from access.person where person.id = (row_now ->> 'person_id')::bigint;
   end if;
 
-  if tg_table_schema = 'access' and tg_table_name = 'person' then
+  if tg_table_schema = 'access' and not row_now ? 'organisation_id' and (tg_table_name = 'person' or row_now ? 'person_id') then
     -- A person belongs to as many organisations as they are a member of: each is told.
     perform audit.write(membership.organisation_id, did, tg_argv[0], thing, coalesce(called, ''), past, present)
-    from access.membership where membership.person_id = (row_now ->> 'id')::bigint;
+    from access.membership
+    where membership.person_id = (row_now ->> case tg_table_name when 'person' then 'id' else 'person_id' end)::bigint;
     if found then
       return null;
     end if;
