@@ -12,6 +12,8 @@ from penstock.access.audit.entries import Entry
 from penstock_base import money
 
 NOTHING = "none"
+HIDDEN = "hidden, another"
+"""What the triggers write in place of a secret."""
 OWN = {"id", "organisation_id", "person_id"}
 """Fields that say what the entry is about, which its sentence says already."""
 WORDS = {
@@ -141,7 +143,8 @@ def changes(entry: Entry, names: dict[str, dict[str, str]] | None = None) -> lis
     """Each field before and after, in the order of their names; `names` says what ids are called."""
     lines: list[Line] = []
     for field in sorted(entry.before | entry.after):
-        if field in OWN and entry.action == "created":
+        # Of a new thing, what is off or hidden tells nothing.
+        if entry.action == "created" and (field in OWN or entry.after[field] in (False, HIDDEN)):
             continue
         lines += _lines(field, entry.before.get(field), entry.after.get(field), names or {})
     return lines
@@ -215,9 +218,15 @@ def _text(field: str, value: Any) -> str:
     return str(value)
 
 
+def _dollars(nano_usd: int) -> str:
+    whole, _, fraction = money.nano_to_usd(abs(nano_usd)).partition(".")
+    sign = "\N{MINUS SIGN}" if nano_usd < 0 else ""
+    return f"{sign}${int(whole):,}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
 def _number(field: str, value: int) -> str:
     if field.endswith("_nano_usd"):
-        return f"${money.nano_to_usd(value)}"
+        return _dollars(value)
     if field.endswith("_pico_usd"):
         return f"{value:,} pico-dollars"
     return str(value) if field.endswith("id") else f"{value:,}"
