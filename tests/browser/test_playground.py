@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import os
 import re
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from benches.gateway import EMBED, MODEL, Engine
@@ -254,6 +259,73 @@ async def test_json_that_was_asked_for_is_laid_out_and_a_limit_is_said_in_words(
     await expect(refused).to_contain_text("Try again in")
     await expect(refused.get_by_role("button", name="Retry")).to_be_visible()
     await check_page(page)
+
+
+async def test_a_message_is_changed_an_answer_asked_for_again_and_all_of_it_cleared(
+    site: Site, page_as: PageAs, check_page: CheckPage
+) -> None:
+    page = await page_as("developer")
+    await page.goto("/portal/playground")
+    turns = page.locator(".turn")
+    for at, text in enumerate(["one", "two", "three"]):
+        await ask(page, text)
+        await costs(page, at + 1)
+    await turns.nth(1).hover()
+    await turns.nth(1).get_by_role("button", name="Edit this message").click()
+    await turns.nth(1).get_by_label("Changed message").fill("two and a half")
+    await check_page(page)
+    await page.keyboard.press("Enter")
+    await expect(turns).to_have_count(2)
+    assert await costs(page, 2)
+    # One word more than before: what was said then is not sent again.
+    inputs = "select input_tokens from billing.usage_event order by ended_at"
+    read = [row["input_tokens"] for row in await site.database.fetch(inputs)]
+    assert read[3] == read[1] + 3
+    await turns.nth(1).get_by_role("button", name="Answer again").click()
+    await expect(page.locator("article.answer")).to_have_count(2)
+    await costs(page, 2)
+    read = [row["input_tokens"] for row in await site.database.fetch(inputs)]
+    assert read[4] == read[3]
+    await page.get_by_role("button", name="Clear").click()
+    await expect(turns).to_have_count(0)
+    await page.get_by_role("button", name="Undo").click()
+    await expect(turns).to_have_count(2)
+    await check_page(page)
+
+
+async def run(*command: str, key: str) -> str:
+    """What a program says that has the key in its environment."""
+    process = await asyncio.create_subprocess_exec(
+        *command, env=os.environ | {"PENSTOCK_API_KEY": key}, stdout=PIPE, stderr=PIPE
+    )
+    told, wrong = await process.communicate()
+    assert process.returncode == 0, wrong.decode()
+    return told.decode()
+
+
+async def test_the_code_that_is_shown_asks_the_same(site: Site, page_as: PageAs, tmp_path: Path) -> None:
+    page = await page_as("developer")
+    await page.goto("/portal/playground")
+    await page.get_by_label("System prompt").fill('It\'s "quoted" \\ $HOME `x`\n\u00fc \U0001f642')
+    await page.get_by_label("Max tokens").fill("3")
+    await page.locator("#tools-part summary").click()
+    await page.locator("[data-example=tools]").click()
+    await page.get_by_label("Message", exact=True).fill("Say 'hello'")
+    await page.get_by_role("button", name="View code").click()
+    shown = {}
+    for name in ("curl", "python", "typescript"):
+        shown[name] = await page.locator(f"#code-{name} code").text_content() or ""
+    assert f'baseURL: "{site.url}/v1"' in shown["typescript"]
+    program = tmp_path / "sample.py"
+    program.write_text(shown["python"])
+    assert await run(sys.executable, str(program), key=site.key) == " t0 t1 t2"
+    assert "data: [DONE]" in await run("bash", "-c", shown["curl"], key=site.key)
+    await page.keyboard.press("Escape")
+    await ask(page, "Say 'hello'")
+    await costs(page, 1)
+    read = await site.database.fetch("select input_tokens, output_tokens from billing.usage_event")
+    assert len(read) == 3
+    assert len(set(map(tuple, read))) == 1
 
 
 STREAM = """async (base) => {

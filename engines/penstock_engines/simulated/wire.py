@@ -14,6 +14,7 @@ DONE: Final = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 WORDS: Final = [json.dumps(f" t{number}").encode() for number in range(8192)]
 """The text of the k-th token of any answer, as JSON: what is missing or doubled shows."""
+DELTAS: Final = [b'{"content":%b}' % text for text in WORDS]
 
 
 def word(number: int) -> bytes:
@@ -155,7 +156,7 @@ class ChatWire:
         )
 
     def _delta(self, number: int) -> bytes:
-        return b'{"content":%b}' % word(number)
+        return DELTAS[number % len(DELTAS)]
 
     def _counts(self, prompt_tokens: int, completion_tokens: int) -> bytes:
         if not self._continuous:

@@ -191,6 +191,17 @@ async def test_an_error_comes_as_an_event_and_nothing_is_said_of_usage(simulated
     assert bare.text.count("data: ") == 11
 
 
+async def test_it_says_what_it_is_told_to_say(simulated: Any) -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    told = [{"reasoning": "hm"}, {"content": "<b>"}, {"tool_calls": [call]}]
+    fault = {"x-penstock-fault": json.dumps({"deltas": told})}
+    asked = CHAT | {"stream": True, "stream_options": EVERY}
+    answer = await ask(simulated, "/v1/chat/completions", asked, **fault)
+    chunks = [json.loads(event[6:]) for event in answer.text.split("\n\n") if event.startswith("data: {")]
+    assert [chunk["choices"][0]["delta"] for chunk in chunks[1:-1]] == told
+    assert chunks[-1]["usage"]["completion_tokens"] == len(told)
+
+
 async def test_it_refuses_and_is_slow_when_told(simulated: Any) -> None:
     assert (await faulty(simulated, {"status": 503})).status_code == 503
     loop = asyncio.get_running_loop()

@@ -19,7 +19,7 @@ const NEAR_END_PX = 120;
 const DRAFT = "penstock-playground-draft";
 
 const images = new Images($("images"), facts.image_bytes_max, { refuse: complain, changed: ready });
-const conversation = new Conversation($("turns"), { setting, changed, settled: showTotal, edited: () => prompt.focus() });
+const conversation = new Conversation($("turns"), { setting, changed, settled, edited: () => prompt.focus() });
 
 // Models
 
@@ -126,6 +126,7 @@ function send() {
   }
   const with_ = [...images.list];
   if (!conversation.send(text, with_)) return;
+  $("cleared").hidden = true;
   images.take();
   prompt.value = "";
   keepDraft();
@@ -157,6 +158,16 @@ function changed() {
   }
   wasRunning = conversation.running;
   if (following && conversation.turns.length) scrollTo({ top: document.documentElement.scrollHeight });
+}
+
+function settled(answer) {
+  // What answered is awake, whatever it was when the page was loaded.
+  const awake = answer.state === "done" && answer.choice.state !== "ready";
+  if (awake) {
+    answer.choice.state = "ready";
+    showModels();
+  }
+  showTotal();
 }
 
 function showTotal() {
@@ -252,10 +263,18 @@ $("share").addEventListener("click", () => {
   remember();
   $("share").dataset.copy = location.href;
 });
+let cleared = [];
 $("clear").addEventListener("click", () => {
-  conversation.clear();
+  cleared = conversation.clear();
+  $("cleared").hidden = false;
   showTotal();
   complain("");
+  $("undo").focus();
+});
+$("undo").addEventListener("click", () => {
+  conversation.put(cleared);
+  $("cleared").hidden = true;
+  showTotal();
   prompt.focus();
 });
 $("show-code").addEventListener("click", showCode);

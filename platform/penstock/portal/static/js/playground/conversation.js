@@ -102,7 +102,9 @@ export class Conversation {
 
   // Forgets the turns from one on: what follows a changed message answers another one.
   cut(from) {
-    for (const turn of this.turns.splice(from)) {
+    const gone = this.turns.slice(from);
+    this.turns = this.turns.slice(0, from);
+    for (const turn of gone) {
       for (const answer of turn.sides.flatMap((side) => side.answers)) if (answer.running) answer.stop();
       turn.element.remove();
     }
@@ -145,8 +147,17 @@ export class Conversation {
     field.focus();
   }
 
+  // Gives what there was, for `put`.
   clear() {
+    const gone = this.turns;
     this.cut(0);
+    this.told.changed();
+    return gone;
+  }
+
+  put(turns) {
+    this.turns = turns;
+    this.place.replaceChildren(...turns.map((turn) => turn.element));
     this.told.changed();
   }
 }

@@ -36,7 +36,7 @@ export function samples(choice, asked) {
   const quoted = json(streamed, 0).replaceAll("'", "'\\''");
   const fields = Object.entries(streamed).map(([name, value]) => `    ${name}=${python(value, 4)},\n`).join("");
   return {
-    curl: `curl ${choice.base_url}/chat/completions \\
+    curl: `curl -N ${choice.base_url}/chat/completions \\
   -H "Authorization: Bearer $PENSTOCK_API_KEY" \\
   -H "Content-Type: application/json" \\
   -d '${quoted}'
