@@ -18,11 +18,12 @@ class Beginnings(NamedTuple):
     """A live key that opens more than an endpoint."""
     playground_keys: list[str]
     """What its people try in the portal is counted under these."""
-    members: int
+    company: bool
+    """Other people belong to it, or were invited."""
 
 
 async def of(pool: asyncpg.Pool, organisation_id: int) -> Beginnings:
     """Look at what there is."""
     row = await pool.fetchrow(SQL["beginnings"], organisation_id)
     assert row is not None
-    return Beginnings(row["keys"], row["playground_keys"], row["members"])
+    return Beginnings(row["keys"], row["playground_keys"], row["company"])

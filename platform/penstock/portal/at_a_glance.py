@@ -183,7 +183,7 @@ async def steps(pool: asyncpg.Pool, visitor: Visitor) -> list[tuple[str, bool, b
         ("try", tried, visitor.may(Role.DEVELOPER)),
         ("key", begun.keys, visitor.may(Role.DEVELOPER)),
         ("request", asked, True),
-        ("invite", begun.members > 1, visitor.may(Role.OWNER)),
+        ("invite", begun.company, visitor.may(Role.OWNER)),
     ]
 
 

@@ -89,6 +89,17 @@ async def test_requests_are_listed_and_paged(
     assert [each["request_id"] for each in rest][:1] == [made[4].request_id]
     stalled = await asked("requests", "list", *OF, "--outcome", "stalled")
     assert [each["outcome"] for each in stalled] == ["stalled"]
+    for few in (
+        ("--longer-than", "1h"),
+        ("--status", "5xx"),
+        ("--id", "nobody's"),
+        ("--within", "1h", "--key", "x"),
+    ):
+        assert await asked("requests", "list", *OF, *few) == []
+    alike = ("--longer-than", "6s", "--status", "200", "--within", "1h", "--id", made[2].request_id)
+    assert [each["request_id"] for each in await asked("requests", "list", *OF, *alike)] == [
+        made[2].request_id
+    ]
     (shown,) = [await asked("requests", "show", made[0].request_id, *OF)]
     assert shown["stages"][2] == msgspec.json.decode(msgspec.json.encode(shown["stages"][2]))
     assert (shown["stages"][2]["stage"], shown["stages"][2]["took_us"]) == ("woken", 4_000_000)
@@ -103,6 +114,9 @@ async def test_requests_are_listed_and_paged(
         (("list", "--outcome", "fine"), 2, "it may have done, client_gone"),
         (("list", "--since", "soon"), 2, "write a day"),
         (("list", "--limit", "0"), 2, "1<=x<=200"),
+        (("list", "--longer-than", "long"), 2, "write a time with its unit"),
+        (("list", "--status", "fine"), 2, "5xx"),
+        (("list", "--within", "1h", "--since", "2026-11-21"), 2, "name one of them"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_in_a_sentence(

@@ -147,6 +147,10 @@ async def test_requests_are_listed_narrowed_and_paged(bench: Any, chat: Body) ->
             ({"outcome": "done,stalled"}, 6),
             ({"outcome": "stalled"}, 0),
             ({"until": "2026-01-01"}, 0),
+            ({"within": "1h", "status": "200"}, 6),
+            ({"status": "5xx"}, 0),
+            ({"longer_than": "1h"}, 0),
+            ({"id": made[1]}, 1),
         ):
             assert len((await client.get(API, params=params)).json()["data"]) == count, params
         headers = {"authorization": f"Bearer {stranger}"}
@@ -199,6 +203,10 @@ async def test_who_asks_for_what_is_not_there_is_told_why(bench: Any, request_id
         ("since=soon", "since"),
         ("since=2026-01-01&until=2026-12-01", "since"),
         ("outcome=fine", "outcome"),
+        ("status=fine", "status"),
+        ("longer_than=2", "longer_than"),
+        ("within=1h&since=2026-11-21", "within"),
+        ("id=%00", "id"),
         ("outcome=,", "outcome"),
         ("limit=0", "limit"),
         ("limit=1000", "limit"),

@@ -225,3 +225,15 @@ async def test_a_search_that_is_stopped_says_what_to_narrow(
     assert "7 days" in answer.text
     assert "of that key and model" in answer.text
     assert "within=1h" in answer.text
+
+
+async def test_an_empty_endpoint_is_none_for_programs_and_any_for_the_form(site: Site) -> None:
+    request_id = await ask(site)
+    client = await site.client("viewer")
+    for query, chosen in (
+        ("endpoint=", '<option value="-" selected>'),
+        ("endpoint=&outcome=", '<option value="" selected>'),
+    ):
+        page = (await client.get(f"{HERE}?{query}")).text
+        assert shown(page) == [request_id]
+        assert chosen in page.partition('name="endpoint"')[2].partition("</select>")[0]

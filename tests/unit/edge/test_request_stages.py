@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from penstock.edge.api import request_stages
 from penstock.serving.dispatch import ADAPTER_AFFINITY
+from penstock_base import money
 from penstock_billing import rating
 from penstock_billing.prices import PriceVersion
 from penstock_billing.record import Funding, Outcome
@@ -131,9 +132,11 @@ def test_every_outcome_and_policy_has_its_words() -> None:
     st.tuples(*[many] * 6),
     st.tuples(*[st.integers(0, 10**9)] * 6),
     st.sampled_from(list(Outcome)),
+    st.booleans(),
+    st.integers(0, 1_000_000),
 )
 def test_charges_add_up_to_the_cost(
-    counts: tuple[int, ...], prices: tuple[int, ...], outcome: Outcome
+    counts: tuple[int, ...], prices: tuple[int, ...], outcome: Outcome, batch: bool, off_ppm: int
 ) -> None:
     inputs, cached, output, images, audio_ms, documents = counts
     cached = min(cached, inputs)
@@ -145,13 +148,21 @@ def test_charges_add_up_to_the_cost(
         image_pico_usd=prices[3],
         audio_second_pico_usd=prices[4],
         document_pico_usd=prices[5],
+        batch_discount_ppm=off_ppm,
     )
     units = {"images": images, "audio_ms": audio_ms, "documents": documents}
     tokens = {"input_tokens": inputs, "cached_tokens": cached, "output_tokens": output}
-    cost = rating.cost_nano_usd(price, **tokens, **units) if outcome.billable else 0
-    request = one(**tokens, **units, outcome=outcome, cost_nano_usd=cost)
-    exact = sum((Decimal(each.usd) for each in request_stages.charges(request, price)), Decimal(0))
-    assert abs(exact * 10**9 - cost) <= Decimal("0.5")
+    cost = rating.cost_nano_usd(price, **tokens, **units, batch=batch) if outcome.billable else 0
+    request = one(**tokens, **units, outcome=outcome, cost_nano_usd=cost, batch=batch)
+    with localcontext(prec=60):
+        exact = sum((Decimal(each.usd) for each in request_stages.charges(request, price)), Decimal(0))
+        total = request_stages.total(request, price)
+        assert Decimal(total.usd) == exact
+        paid = exact * (1_000_000 - (off_ppm if batch else 0)) / 1_000_000
+        assert Decimal(total.paid_usd) == paid
+        assert abs(paid * 10**9 - cost) <= Decimal("0.5")
+    # The arithmetic that a page shows ends at the cost that was stored, whatever was used.
+    assert total.rounded_usd == money.nano_to_usd(cost)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ LIMIT_DEFAULT, LIMIT_MAX = 20, 200
 NAME_MAX = 256
 A_DAY = timedelta(days=1)
 """A window that ends now has moved on when its next page is asked for."""
+AHEAD = timedelta(minutes=5)
+"""A window that ends now has room for records of gateways whose clocks are ahead."""
 LONGER_THAN_MAX = timedelta(days=2)
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(ms|s|m|h|d)")
 _UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
@@ -99,9 +101,14 @@ def too_long(wanted: Wanted) -> str:
     ]
     few = f"; few of the latest are of that {' and '.join(rare)}, so nearly all were read" if rare else ""
     return (
-        f"the search through {time} was stopped after 2 s{few}. Ask for less time, such as one hour, "
-        "or for one request by its id"
+        f"the search through {time} was stopped after 2 s{few}. Ask for less time, such as "
+        f"{'one hour' if narrower(wanted) == '1h' else '15 minutes'}, or for one request by its id"
     )
+
+
+def narrower(wanted: Wanted) -> str:
+    """A window in which the same search reads less, as `within` takes it."""
+    return "1h" if wanted.until - wanted.since > timedelta(hours=2) else "15m"
 
 
 def next_after(found: list[RecordedRequest], limit: int) -> str | None:
@@ -159,8 +166,7 @@ def _window(asked: Asked, name: str | None, now: datetime) -> tuple[datetime, da
             raise BadRequest("within and since: name one of them", param="within")
         length_us = _duration_us("within", asked.within, timedelta(days=DAYS_MAX))
         _, until = usage_questions.bounded(None, asked.until, now, DAYS_DEFAULT)
-        # By default midnight to come: what is within an hour ended before now. A clock ahead may write later.
-        until = min(until, now + timedelta(hours=1)) if asked.until is None else until
+        until = min(until, now + AHEAD) if asked.until is None else until
         return min(now, until) - timedelta(microseconds=length_us), until
     if name is not None and asked.since is None and asked.until is None:
         return bounds_of(name, now)

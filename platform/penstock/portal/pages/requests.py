@@ -82,14 +82,14 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             return await _newer(frame, request, visitor, given, newer)
         errors: dict[str, str] = {}
         found: list[RecordedRequest] = []
-        wanted, stopped, filed = None, "", []
+        wanted, stopped, narrower, filed = None, "", "", []
         try:
             wanted = _wanted(visitor.organisation_id, given, request.query_params.get("after"))
             found = await requests.latest(pool, wanted)
             filed = await requests.filed_days(pool, wanted.since, wanted.until)
         except SearchTookTooLong:
             assert wanted is not None
-            stopped = request_questions.too_long(wanted)
+            stopped, narrower = request_questions.too_long(wanted), request_questions.narrower(wanted)
         except BadRequest as error:
             errors = {error.param or "form": _beside(error)}
         htmx = "hx-request" in request.headers
@@ -120,7 +120,7 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             first_page=first_page,
             live=first_page and not errors and not stopped and "until" not in given,
             now_place=_place_now(),
-            hour=_query(_without_time(given) | {"within": "1h"}),
+            narrower=_query(_without_time(given) | {"within": narrower}),
         )
 
     @get("/requests/{request_id:str}")
@@ -224,6 +224,9 @@ async def _neighbours(
 def _given(query: Mapping[str, str]) -> dict[str, str]:
     """The filters of an address; empty ones are none."""
     given = {name: value for name in FILTERS if (value := query.get(name, "").strip())}
+    # As programs ask for what called no endpoint; this page's form sends every field, empty for any.
+    if query.get("endpoint") == "" and "outcome" not in query:
+        given["endpoint"] = BY_MODEL_NAME
     for name in ("since", "until"):
         # As browsers send a moment: in no zone, and on this page all times are UTC.
         if len(given.get(name, "")) == len("2026-11-21T10:00") and "T" in given[name]:
