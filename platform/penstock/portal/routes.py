@@ -48,7 +48,6 @@ PAGES = (
     keys,
     members,
     models,
-    operator,
     overview,
     playground,
     projects,
@@ -56,6 +55,7 @@ PAGES = (
     second_factor,
     sign_in,
     usage,
+    *operator.PAGES,
 )
 """Each has `routes(frame)`."""
 
