@@ -13,6 +13,8 @@ from playwright.async_api import Browser, ConsoleMessage, Page, Request, Respons
 PATIENCE_MS = 20_000
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 """What axe looks for: WCAG 2.2 AA, and what it recommends beyond."""
+EXPECTED = ("Failed to load resource", "htmx:sendAbort", "htmx:afterRequest")
+"""What a console says of requests; htmx tells even of those that a later one replaced while somebody types."""
 DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 360, "height": 780}
 
 
@@ -31,7 +33,7 @@ class Watch:
 
     def _said(self, message: ConsoleMessage) -> None:
         # What could not be loaded is judged by its answer: a refused form is no defect.
-        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+        if message.type == "error" and not message.text.startswith(EXPECTED):
             self.problems.append(f"the console says: {message.text}")
 
     def _asked(self, request: Request) -> None:
