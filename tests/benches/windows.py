@@ -14,7 +14,7 @@ PATIENCE_MS = 20_000
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 """What axe looks for: WCAG 2.2 AA, and what it recommends beyond."""
 EXPECTED = ("Failed to load resource", "htmx:sendAbort", "htmx:afterRequest")
-"""What a console says of requests; htmx tells even of those that a later one replaced while somebody types."""
+"""What a console says of requests; htmx tells even of those that a later one replaced as somebody types."""
 DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 360, "height": 780}
 
 
