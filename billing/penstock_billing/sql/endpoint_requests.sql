@@ -8,6 +8,8 @@ cross join lateral (
   from billing.usage_event
   where organisation_id = $1 and endpoint = $2 and endpoint <> ''
     and ended_at >= greatest(begins, $7::timestamptz) and ended_at < begins + $4::interval and outcome = 'done'
+    -- Once more as constants: days outside of the window are not planned for.
+    and ended_at >= $3 and ended_at < $3 + $4::interval * $5::int
   order by ended_at desc
   limit $6
 ) as event

@@ -44,7 +44,7 @@ FIXED = {
 }
 LED_TO = {
     "model": ("models", r"/portal/models/bench/model-\d+"),
-    "endpoint": ("endpoints", r"/portal/endpoints/desk-\d+"),
+    "endpoint": ("endpoints", r"/portal/endpoints/serverless/desk-\d+"),
     "request": ("requests", r"/portal/requests/req_\w+"),
     "operator_pool": ("operator_pools", r"/portal/operator/pools/.+"),
 }

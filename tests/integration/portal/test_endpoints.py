@@ -198,7 +198,7 @@ async def test_use_and_cost_are_the_ledgers_to_the_last_digit(site: Site) -> Non
         connection = cast("asyncpg.Connection", taken)
         await prices.set_first_minute(connection, "endpoint", "serverless", 100_003, "")
         await intervals.open_interval(connection, subject, now, holder=None)
-        fee = (await minutes.accrue(connection, now + timedelta(minutes=3))).cost_nano_usd
+        fee = (await minutes.accrue(connection, now + timedelta(minutes=1))).cost_nano_usd
     assert fee > 0
     booked = await site.database.fetchval(
         "select -sum(posted_nano_usd)::bigint from billing.account where kind = 'revenue'"

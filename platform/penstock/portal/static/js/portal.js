@@ -115,3 +115,9 @@ for (const dialog of document.querySelectorAll("dialog[data-open]")) dialog.show
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (document.hidden && "live" in event.target.dataset) event.preventDefault();
 });
+
+// A row of tabs that is wider than its screen begins with the one that is chosen in sight.
+for (const tab of document.querySelectorAll(".tabs > [aria-current]")) {
+  const row = tab.parentElement;
+  row.scrollLeft = tab.offsetLeft + tab.offsetWidth / 2 - row.clientWidth / 2 - row.offsetLeft;
+}
