@@ -30,7 +30,8 @@ INDEXES = """
 select indexname, indexdef from pg_indexes
 where schemaname = 'billing' and tablename = 'usage_event' and indexname like 'usage\\_event\\_by\\_%'
 """
-# Forty keys of each organisation, two of them at a time, each used for three models.
+# Forty keys of each organisation, two of them at a time, each used for three models. A quarter of them call
+# an endpoint.
 FILL_STAGE = """
 insert into usage_stage (
   event_id, ended_ms, organisation_id, project_id, key_id, request_id, client_request_id, surface, model,
@@ -45,7 +46,8 @@ select
   n % 3000, n % 300 % (1 + n % 3000), n % 700, 0,
   case when n % 97 = 0 then 'engine_failed' when n % 50 = 0 then 'client_gone' else 'done' end, 200, true,
   100, 30000, 400000, 'bench', case when n % 97 = 0 then 0 else 150 * (n % 3000) + 600 * (n % 700) end,
-  0, 0, 0, false, '', 'postpaid', 0, 60, 20, 0, 0, 'prefix_affinity', 2, 1, false
+  0, 0, 0, false, case when key % 4 = 3 then 'desk-0' else '' end,
+  'postpaid', 0, 60, 20, 0, 0, 'prefix_affinity', 2, 1, false
 from (
   select n, id, ended_ms, organisation, (ended_ms / 60000 + lucky) % 40 as key
   from (

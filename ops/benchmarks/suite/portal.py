@@ -49,6 +49,12 @@ LED_TO = {
     "operator_pool": ("operator_pools", r"/portal/operator/pools/.+"),
 }
 """Pages of single things: the page that leads there, and what its address looks like."""
+ENDPOINT_TABS = {
+    "endpoint_usage": "usage?window=30d",
+    "endpoint_latency": "latency?window=7d",
+    "endpoint_errors": "errors?window=7d",
+    "endpoint_keys": "keys",
+}
 SEARCHED = ("q", "qw", "qwe", "qwen", "llama 70", "number 41", "embed", "whisper", "nothing has this name")
 
 
@@ -92,7 +98,7 @@ async def _pages(there: World) -> dict[str, str]:
         if found is None:
             raise Unmeasurable(f"{FIXED[source]} leads to no page {pattern}")
         pages[name] = found
-    return pages
+    return pages | {name: f"{pages['endpoint']}/{tab}" for name, tab in ENDPOINT_TABS.items()}
 
 
 def _p95(taken: list[float]) -> float:
