@@ -65,8 +65,9 @@ def _handler(frame: Frame, surface: Surface) -> Callable[[Scope, Receive, Send],
 
 
 async def _caller(frame: Frame, request: Request[Any, Any, Any]) -> Principal:
-    """Who pays; raises Forbidden, NotSignedIn, UnknownProject."""
+    """Who pays; raises BadRequest, Forbidden, NotSignedIn, UnknownProject."""
     await frame.guard.check_origin(request)
+    await frame.guard.check_address(request)
     visitor = await frame.guard.visitor(request)
     require(visitor, Role.DEVELOPER)
     project = request.query_params.get("project") or playground.DEFAULT_PROJECT
@@ -83,4 +84,4 @@ def _problem(error: Exception) -> Problem | None:
     if isinstance(error, AWAY):
         logger.warning("the database did not answer a request from a page: %s", error)
         return AWAY_PROBLEM
-    return None
+    return problems.of(error)

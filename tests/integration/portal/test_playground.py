@@ -197,6 +197,8 @@ async def test_another_organisations_projects_and_requests_are_not_there(site: S
     client = await site.client("developer")
     answer = await client.post(CHAT, json=BODY, params={"project": "secret"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "project_not_found")
+    # Text that Postgres does not know is refused, and breaks nothing.
+    assert (await client.post(f"{CHAT}?project=%00", json=BODY)).status_code == 400
     async with globex.api() as program:
         theirs = (await program.post("/v1/chat/completions", json=BODY)).headers["x-request-id"]
     await site.bench.event(theirs)

@@ -157,6 +157,11 @@ function changed() {
     $("said").textContent = said.map((answer) => `The answer of ${answer.choice.label}: ${answer.state}.`).join(" ");
   }
   wasRunning = conversation.running;
+  follow();
+}
+
+// Keeps the end in sight for whoever has not scrolled away from it.
+function follow() {
   if (following && conversation.turns.length) scrollTo({ top: document.documentElement.scrollHeight });
 }
 
@@ -168,6 +173,7 @@ function settled(answer) {
     showModels();
   }
   showTotal();
+  follow();
 }
 
 function showTotal() {
