@@ -22,7 +22,7 @@ SQL = queries.load("penstock_billing", "speeds.sql")
 STEPS_PER_DOUBLING = 8
 DAYS = 7
 """Today and the days before it that speed is told of."""
-LOAD_EVERY_S = 10.0
+LOAD_EVERY_S = 30.0
 KEEP = timedelta(days=40)
 """How long the counts stay."""
 
@@ -90,9 +90,10 @@ async def by_day(
     return {model: [SpeedOfDay(day, found.get((model, day), NOTHING)) for day in days] for model in models}
 
 
-async def forget(connection: asyncpg.Connection, today: date | None = None) -> None:
-    """Drop the counts that are too old to be asked for."""
+async def tidy(connection: asyncpg.Connection, today: date | None = None) -> None:
+    """Drop the counts that are too old to be asked for, and put those of past days together."""
     await connection.execute(SQL["forget"], _today(today) - KEEP)
+    await connection.execute(SQL["merge"], _today(today))
 
 
 def _today(today: date | None) -> date:

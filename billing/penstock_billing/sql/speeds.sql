@@ -39,5 +39,14 @@ select model, day, measure, total::bigint as requests,
 from running
 group by model, day, measure, total
 
+-- name: merge
+-- Days that are over need no rows to be spread: fewer are read faster. In one statement, so that no count is lost.
+with spread as (
+  delete from billing.speed_day where day < $1 and shard <> 0 returning model, day, measure, bucket, requests
+)
+insert into billing.speed_day as total (model, day, measure, bucket, shard, requests)
+select model, day, measure, bucket, 0, sum(requests) from spread group by 1, 2, 3, 4 order by 1, 2, 3, 4
+on conflict (model, day, measure, bucket, shard) do update set requests = total.requests + excluded.requests
+
 -- name: forget
 delete from billing.speed_day where day < $1

@@ -296,7 +296,7 @@ class Controller:
                     await partitions.settle(connection)
                     forgotten = await claims.forget_expired(connection)
                     await pools.forget(connection, datetime.now(UTC) - KEEP_SCALINGS)
-                    await speeds.forget(connection)
+                    await speeds.tidy(connection)
                 await self._fleet.tidy()
                 logger.info("partitions made ahead of %s", datetime.now(UTC).date())
                 logger.info("%d idempotency keys forgotten", forgotten)

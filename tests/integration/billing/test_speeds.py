@@ -127,8 +127,26 @@ async def test_old_counts_go_and_the_book_reads_again_after_a_while(
     await book.load(database)
     assert book.of(MODEL).requests == 1
     async with database.acquire() as connection:
-        await speeds.forget(connection, datetime.now(UTC).date() + speeds.KEEP + timedelta(days=1))
+        await speeds.tidy(connection, datetime.now(UTC).date() + speeds.KEEP + timedelta(days=1))
     assert await database.fetchval("select count(*) from billing.speed_day") == 0
+
+
+async def test_putting_past_days_together_changes_no_answer(
+    make: Make, journal: Journal, shipper: Shipper, database: asyncpg.Pool
+) -> None:
+    await ship(journal, shipper, [streamed(make, first_token_us=us) for us in (1000, 1000, 5000)])
+    await database.execute(
+        "insert into billing.speed_day select model, day, measure, bucket, 9, 7 * requests "
+        "from billing.speed_day"
+    )
+    before = await speeds.by_day(database, [MODEL])
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    async with database.acquire() as connection:
+        for _ in range(2):
+            await speeds.tidy(connection, tomorrow)
+    assert await speeds.by_day(database, [MODEL]) == before
+    assert before[MODEL][-1].speed.requests == 24
+    assert await database.fetchval("select count(*) from billing.speed_day where shard <> 0") == 0
 
 
 async def test_the_questions_never_touch_events(database: asyncpg.Pool) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import html
+import os
 import re
+import shutil
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from benches.gateway import EMBED
 from benches.portal import Site
 
 from penstock.access import keys
@@ -21,6 +27,7 @@ from penstock_engines.spec import Device
 
 CHAT = "penstock/demo-chat"
 HTMX = {"hx-request": "true"}
+CODE = re.compile(r'<section id="code-(\w+)".*?<code>(.*?)</code>', re.DOTALL)
 ROW = re.compile(r'<h3><a href="/portal/models/([^"]+)"')
 
 
@@ -113,6 +120,29 @@ async def test_a_models_page_tells_what_it_is_costs_and_does_here(site: Site) ->
     ):
         assert there in text, there
     assert text.count(f"{site.url}/v1") == 3
+
+
+@pytest.mark.parametrize("model", [CHAT, EMBED])
+async def test_the_code_that_is_shown_works(site: Site, model: str) -> None:
+    if model == EMBED:
+        await site.bench.start_engine("e", model=EMBED)
+    text = (await (await site.client("viewer")).get(f"/portal/models/{model}")).text
+    code = {name: html.unescape(shown) for name, shown in CODE.findall(text)}
+    assert list(code) == ["curl", "python", "typescript"]
+    # A gateway under test knows no public address: the page tells the one that it was asked at.
+    assert all(f"{site.url}/v1" in shown for shown in code.values())
+    environment = os.environ | {"PENSTOCK_API_KEY": site.key}
+    programs = [[sys.executable, "-c", code["python"]]]
+    if shutil.which("curl"):
+        programs.append(["sh", "-c", code["curl"]])
+    for program in programs:
+        process = await asyncio.create_subprocess_exec(
+            *program, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        said, complained = await process.communicate()
+        assert process.returncode == 0, complained.decode()
+        assert said.strip()
+        assert b'"error"' not in said
 
 
 async def test_what_cannot_run_here_is_not_offered_to_be_deployed(site: Site) -> None:
