@@ -7,7 +7,6 @@ were. Measured over all tenants, which share the engines; nothing tells whose re
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -22,7 +21,6 @@ SQL = queries.load("penstock_billing", "speeds.sql")
 STEPS_PER_DOUBLING = 8
 DAYS = 7
 """Today and the days before it that speed is told of."""
-LOAD_EVERY_S = 30.0
 KEEP = timedelta(days=40)
 """How long the counts stay."""
 
@@ -57,14 +55,10 @@ class SpeedBook:
 
     def __init__(self) -> None:
         self._speeds: dict[str, Speed] = {}
-        self._load_at_s = 0.0
 
     async def load(self, pool: asyncpg.Pool | asyncpg.Connection, today: date | None = None) -> None:
-        """Read it again, if it was not read a short while ago."""
-        if time.monotonic() < self._load_at_s:
-            return
+        """Read it again; until it succeeds, the book keeps what it had."""
         self._speeds = await lately(pool, None, today)
-        self._load_at_s = time.monotonic() + LOAD_EVERY_S
 
     def of(self, model: str) -> Speed:
         """A model's speed."""
@@ -76,8 +70,9 @@ async def lately(
 ) -> dict[str, Speed]:
     """The last days' speed of these models, or of all; of those that nobody asked there is none."""
     since = _today(today) - timedelta(days=DAYS - 1)
-    rows = await pool.fetch(SQL["lately"], since, None if models is None else list(models))
-    return _by_key(rows, "model")
+    if models is None:
+        return _by_key(await pool.fetch(SQL["lately"], since), "model")
+    return _by_key(await pool.fetch(SQL["lately_of"], since, list(models)), "model")
 
 
 async def by_day(

@@ -78,6 +78,7 @@ logger = logging.getLogger(__name__)
 
 FOLLOW_EVERY_S = 1.0
 FIGURES_EVERY_S = 2.0
+SPEEDS_EVERY_S = 30.0
 DRAIN_SHIPPING_S = 5.0
 LOAD_WITHIN_S = 5.0
 """How long a start waits for the database; after that requests are told that nothing is known yet."""
@@ -251,6 +252,7 @@ class Gateway:
             "counters": self.counters.run(),
             "rates": self.rates.run(),
             "figures": self._figures(),
+            "speeds": self._measured(),
         }
         tasks = [asyncio.create_task(self._guarded(name, loop)) for name, loop in loops.items()]
         # A worker that replaces another leaves requests to the others until it can answer.
@@ -313,7 +315,6 @@ class Gateway:
                 self.dispatcher.fill_all()
                 self._loaded.set()
                 await self.meter.unrecorded.write(self._pool)
-                await self.speeds.load(self._pool)
                 self._note_database(away=False)
             except DATABASE_AWAY as error:
                 self._note_database(away=True, reason=str(error))
@@ -327,6 +328,13 @@ class Gateway:
         elif self._database_away and not away:
             logger.info("the database answers")
         self._database_away = away
+
+    async def _measured(self) -> None:
+        """Read how fast models were, apart from what must be known within a second."""
+        while True:
+            with contextlib.suppress(*DATABASE_AWAY):
+                await self.speeds.load(self._pool)
+            await asyncio.sleep(SPEEDS_EVERY_S)
 
     async def _figures(self) -> None:
         """Show the journal's state and the queues to Prometheus."""
