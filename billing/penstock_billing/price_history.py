@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -55,15 +55,28 @@ def minutes(book: PriceBook, asked: Asked) -> list[tuple[MinuteKind, str]]:
 
 def of_model(book: PriceBook, asked: Asked, model: str, at: datetime) -> list[Held[PriceVersion]]:
     """A model's prices in order of time."""
+    return of_models(book, asked, at, {model}).get(model, [])
 
-    def price(at_s: float) -> PriceVersion | None:
-        if asked.organisation_id is not None:
-            return book.current(model, asked.organisation_id, at_s)
-        return book.on_list(model, asked.price_list_id, at_s)
 
-    lists = _lists(book, asked)
-    versions = [each for each in book.versions if each.model == model and each.price_list_id in lists]
-    return _held(_cuts(book, asked, versions), price, at)
+def of_models(
+    book: PriceBook, asked: Asked, at: datetime, only: set[str] | None = None
+) -> dict[str, list[Held[PriceVersion]]]:
+    """The prices in order of time of every model, or of those named, in the order of their names."""
+    lists, moves = _lists(book, asked), _moves(book, asked)
+    cuts: dict[str, set[datetime]] = {}
+    for each in book.versions:
+        if each.price_list_id in lists and (only is None or each.model in only):
+            cuts.setdefault(each.model, set(moves)).add(each.valid_from)
+
+    def held(model: str) -> list[Held[PriceVersion]]:
+        def price(at_s: float) -> PriceVersion | None:
+            if asked.organisation_id is not None:
+                return book.current(model, asked.organisation_id, at_s)
+            return book.on_list(model, asked.price_list_id, at_s)
+
+        return _held(sorted(cuts[model]), price, at)
+
+    return {model: held(model) for model in sorted(cuts)}
 
 
 def of_minutes(
@@ -77,8 +90,11 @@ def of_minutes(
         return book.minute_on_list(kind, subject, asked.price_list_id, at_s)
 
     lists = _lists(book, asked)
-    of_subject = (each for each in book.minute_versions if (each.kind, each.subject) == (kind, subject))
-    return _held(_cuts(book, asked, [v for v in of_subject if v.price_list_id in lists]), price, at)
+    cuts = _moves(book, asked)
+    for each in book.minute_versions:
+        if (each.kind, each.subject) == (kind, subject) and each.price_list_id in lists:
+            cuts.add(each.valid_from)
+    return _held(sorted(cuts), price, at)
 
 
 def told(held: Held[PriceVersion], book: PriceBook) -> dict[str, Any]:
@@ -122,13 +138,11 @@ def _lists(book: PriceBook, asked: Asked) -> set[int]:
     return {STANDARD_LIST, *(each.price_list_id for each in mine)}
 
 
-def _cuts(book: PriceBook, asked: Asked, versions: Iterable[P]) -> list[datetime]:
-    """Moments at which a price may change, each once."""
-    cuts = {each.valid_from for each in versions}
-    if asked.organisation_id is not None:
-        mine = (each for each in book.assignments if each.organisation_id == asked.organisation_id)
-        cuts.update(each.valid_from for each in mine)
-    return sorted(cuts)
+def _moves(book: PriceBook, asked: Asked) -> set[datetime]:
+    """When an organisation changed its list."""
+    if asked.organisation_id is None:
+        return set()
+    return {each.valid_from for each in book.assignments if each.organisation_id == asked.organisation_id}
 
 
 def _held(cuts: list[datetime], price: Callable[[float], P | None], at: datetime) -> list[Held[P]]:

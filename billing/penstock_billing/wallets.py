@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import msgspec
 
-from penstock_billing import ledger, promotions, usage, wishes
+from penstock_billing import ledger, minute_usage, promotions, usage, wishes
 from penstock_billing.leases import Wallet
 from penstock_billing.ledger import Account, AccountKind, Booked, TransactionKind
 from penstock_billing.promotions import SQL, Promotion
@@ -20,7 +20,7 @@ from penstock_billing.record import Funding
 from penstock_billing.wishes import Wish
 
 BURN_DAYS = 7
-"""What is spent per day is the mean of so many days."""
+"""What is spent per day, for requests and minutes, is the mean of so many days."""
 
 Database = asyncpg.Connection | asyncpg.Pool
 
@@ -64,15 +64,19 @@ async def states(
     rows = await connection.fetch(SQL["wallets"], organisation_id)
     spent = {row["project_id"]: 0 for row in rows if row["named"] or not row["project_id"]}
     since = (now or datetime.now(UTC)).replace(second=0, microsecond=0) - timedelta(days=BURN_DAYS)
-    whole = await usage.totals(connection, organisation_id, since, since + timedelta(days=BURN_DAYS + 1))
+    lately = usage.Question(
+        organisation_id=organisation_id, since=since, until=since + timedelta(days=BURN_DAYS + 1)
+    )
+    minutes = await minute_usage.read(connection, lately)
+    whole = await usage.totals(connection, organisation_id, lately.since, lately.until)
     for project_id in spent:
         if project_id:
-            part = await usage.totals(
-                connection, organisation_id, since, since + timedelta(days=BURN_DAYS + 1), project_id
+            part = await usage.totals(connection, organisation_id, lately.since, lately.until, project_id)
+            spent[project_id] = part.cost_nano_usd + sum(
+                line.cost_nano_usd for line in minutes if line.project_id == project_id
             )
-            spent[project_id] = part.cost_nano_usd
     # Who has no wallet of its own spends the organisation's.
-    spent[0] = whole.cost_nano_usd - sum(spent.values())
+    spent[0] = whole.cost_nano_usd + sum(line.cost_nano_usd for line in minutes) - sum(spent.values())
     return [
         WalletState(
             wallet=Wallet(organisation_id, row["project_id"]),

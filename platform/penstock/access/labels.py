@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import asyncpg
@@ -29,3 +30,9 @@ async def of(pool: asyncpg.Pool, organisation_id: int) -> Labels:
         {row["id"]: row["name"] for row in rows if row["kind"] == "key"},
         {int(row["id"]): row["name"] for row in rows if row["kind"] == "project"},
     )
+
+
+async def keys(pool: asyncpg.Pool, organisation_id: int, key_ids: Iterable[str]) -> dict[str, str]:
+    """The names of some keys of an organisation, however many it has."""
+    rows = await pool.fetch(SQL["keys"], organisation_id, sorted(set(key_ids)))
+    return {row["id"]: row["name"] for row in rows}

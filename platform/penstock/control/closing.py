@@ -1,4 +1,4 @@
-"""The controller's loop that closes hours and days of usage."""
+"""The controller's loop that closes hours and days of usage, and notes what credit was left of each day."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 
 import asyncpg
 
-from penstock_billing import roll_ups
+from penstock_billing import credit_days, roll_ups
 from penstock_billing.shipper import DATABASE_AWAY
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ async def close_hours(pool: asyncpg.Pool, every_s: float = EVERY_S) -> None:
         try:
             async with pool.acquire() as connection:
                 made = await roll_ups.advance(cast("asyncpg.Connection", connection))
+                await credit_days.note(cast("asyncpg.Connection", connection))
             if made.hours or made.days:
                 until = made.marks.hours_until
                 logger.info(

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 TEXTS: dict[str, str] = {
+    "budget-set": "The budget is in force; gateways know within a second.",
+    "budget-changed": "The budget was changed; gateways know within a second.",
+    "budget-ended": "The budget is no longer in force. What it told stays on record.",
+    "topped-up": "The credit was booked. It can be spent at once.",
+    "topped-up-before": "This reference was booked before: nothing was booked again. This is that booking.",
     "saved": "Saved.",
     "limits-saved": "The limits hold within a second.",
     "key-revoked": "The key is revoked. Requests with it are refused within seconds.",

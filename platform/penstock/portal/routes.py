@@ -17,6 +17,8 @@ from penstock.portal.frame import Frame, World
 from penstock.portal.pages import (
     account,
     audit,
+    billing,
+    budgets,
     compare,
     endpoint,
     endpoint_settings,
@@ -29,16 +31,20 @@ from penstock.portal.pages import (
     operator,
     overview,
     playground,
+    prices,
     projects,
     requests,
     second_factor,
     sign_in,
+    top_up,
     usage,
 )
 
 PAGES = (
     account,
     audit,
+    billing,
+    budgets,
     compare,
     endpoint,
     endpoint_settings,
@@ -50,10 +56,12 @@ PAGES = (
     models,
     overview,
     playground,
+    prices,
     projects,
     requests,
     second_factor,
     sign_in,
+    top_up,
     usage,
     *operator.PAGES,
 )

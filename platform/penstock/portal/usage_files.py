@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 import asyncpg
 from msgspec.structs import replace
 
-from penstock.access import naming
+from penstock.access import labels
 from penstock.portal import usage_view
 from penstock.portal.downloads import Cell
 from penstock.portal.usage_question import Asked, By
@@ -127,7 +127,7 @@ async def _names(
     pool: asyncpg.Pool, organisation_id: int, projects: dict[int, str], lines: list[UsageLine]
 ) -> Names:
     key_ids = {line.key_id for line in lines if line.key_id}
-    return Names(projects, await naming.keys(pool, organisation_id, key_ids) if key_ids else {})
+    return Names(projects, await labels.keys(pool, organisation_id, key_ids) if key_ids else {})
 
 
 def _line(line: UsageLine, names: Names) -> Sequence[Cell]:

@@ -21,6 +21,8 @@ from penstock_billing import budgets
 from penstock_billing.budgets import Budget, Period, Plan, Scope
 from penstock_billing.errors import BudgetRefused, UnknownBudget
 
+LIMIT_MAX_NANO_USD = 2**62
+
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A budget as it is set: of the organisation, or of one of its projects or keys."""
@@ -53,30 +55,53 @@ def routes(pool: asyncpg.Pool, changes: Changes) -> list[HTTPRouteHandler]:
 
     @put("/api/v1/budgets")
     async def set_budget(principal: NamedDependency[Principal], data: JSONBody[Asked]) -> dict[str, Any]:
-        organisation_id = principal.organisation_id
-        try:
-            limit_nano_usd = money.usd_to_nano(data.limit_usd)
-        except ValueError as error:
-            raise BadRequest(f"limit_usd: {error}", param="limit_usd") from None
-        plan = Plan(limit_nano_usd=limit_nano_usd, alert_percents=data.alert_percents, enforced=data.hard)
-        async with pool.acquire() as connection:
-            scope = await _scope(cast("asyncpg.Connection", connection), organisation_id, data)
-            try:
-                made = await budgets.put(cast("asyncpg.Connection", connection), scope, data.period, plan)
-            except BudgetRefused as error:
-                raise BadRequest(str(error), param=error.field) from None
-        await changes.tell(Change.BUDGETS)
-        return await one(organisation_id, made)
+        made = await put_one(pool, changes, principal.organisation_id, data)
+        return await one(principal.organisation_id, made)
 
     @delete("/api/v1/budgets/{budget_id:int}")
     async def remove_budget(principal: NamedDependency[Principal], budget_id: FromPath[int]) -> None:
-        try:
-            await budgets.remove(pool, principal.organisation_id, budget_id)
-        except UnknownBudget:
-            raise NotFound(f"there is no budget {budget_id} in force here") from None
-        await changes.tell(Change.BUDGETS)
+        await remove_one(pool, changes, principal.organisation_id, budget_id)
 
     return [show_budgets, set_budget, remove_budget]
+
+
+async def put_one(pool: asyncpg.Pool, changes: Changes, organisation_id: int, asked: Asked) -> int:
+    """Set a budget as it is asked for; returns its number. Raises BadRequest naming the field."""
+    plan = plan_of(asked.limit_usd, asked.alert_percents, hard=asked.hard)
+    async with pool.acquire() as connection:
+        scope = await _scope(cast("asyncpg.Connection", connection), organisation_id, asked)
+    return await put_plan(pool, changes, scope, asked.period, plan)
+
+
+def plan_of(limit_usd: str, alert_percents: tuple[int, ...], *, hard: bool) -> Plan:
+    """Understand what a budget allows; raises BadRequest."""
+    try:
+        limit_nano_usd = money.usd_to_nano(limit_usd)
+    except ValueError as error:
+        raise BadRequest(f"limit_usd: {error}", param="limit_usd") from None
+    if limit_nano_usd > LIMIT_MAX_NANO_USD:
+        raise BadRequest("limit_usd: that is more than an account can hold", param="limit_usd")
+    return Plan(limit_nano_usd=limit_nano_usd, alert_percents=alert_percents, enforced=hard)
+
+
+async def put_plan(pool: asyncpg.Pool, changes: Changes, scope: Scope, period: Period, plan: Plan) -> int:
+    """Set the budget of a scope, and tell the gateways. Raises BadRequest."""
+    async with pool.acquire() as connection:
+        try:
+            made = await budgets.put(cast("asyncpg.Connection", connection), scope, period, plan)
+        except BudgetRefused as error:
+            raise BadRequest(str(error), param=error.field) from None
+    await changes.tell(Change.BUDGETS)
+    return made
+
+
+async def remove_one(pool: asyncpg.Pool, changes: Changes, organisation_id: int, budget_id: int) -> None:
+    """End a budget and tell the gateways; raises NotFound."""
+    try:
+        await budgets.remove(pool, organisation_id, budget_id)
+    except UnknownBudget:
+        raise NotFound(f"there is no budget {budget_id} in force here") from None
+    await changes.tell(Change.BUDGETS)
 
 
 async def shown(pool: asyncpg.Pool, found: list[Budget]) -> list[dict[str, Any]]:

@@ -40,8 +40,10 @@ def routes(book: PriceBook) -> list[HTTPRouteHandler]:
             "usd_per": PER,
             "data": [
                 price_history.told(held, book)
-                for each in ([model] if model is not None else offered)
-                for held in price_history.of_model(book, asked, each, now)
+                for each in price_history.of_models(
+                    book, asked, now, None if model is None else {model}
+                ).values()
+                for held in each
                 if held.status is not Status.PAST
             ],
             "minutes": [

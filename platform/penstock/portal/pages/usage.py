@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +12,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 from msgspec.structs import replace
 
-from penstock.access import naming
+from penstock.access import labels
+from penstock.access.labels import Labels
 from penstock.access.sessions import Visitor
 from penstock.edge.api.usage_questions import midnight
 from penstock.edge.refusals import BadRequest
@@ -52,14 +52,14 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
     @get("/usage/shown.csv")
     async def shown_file(request: Request[Any, Any, Any], visitor: NamedDependency[Visitor]) -> Stream:
         asked = usage_question.read(request.query_params, datetime.now(UTC))
-        projects = await naming.projects(world.pool, visitor.organisation_id)
+        projects = (await labels.of(world.pool, visitor.organisation_id)).projects
         parts = usage_files.shown(world.pool, visitor.organisation_id, asked, projects, world.prices.version)
         return downloads.file(f"usage-by-{asked.by.value}-{_days(asked)}.csv", parts)
 
     @get("/usage/lines.csv")
     async def lines_file(request: Request[Any, Any, Any], visitor: NamedDependency[Visitor]) -> Stream:
         asked = usage_question.read(request.query_params, datetime.now(UTC))
-        projects = await naming.projects(world.pool, visitor.organisation_id)
+        projects = (await labels.of(world.pool, visitor.organisation_id)).projects
         parts = usage_files.all_lines(world.pool, visitor.organisation_id, asked, projects)
         return downloads.file(f"usage-lines-{_days(asked)}.csv", parts)
 
@@ -79,16 +79,17 @@ async def _read(frame: Frame, organisation_id: int, asked: Asked, now: datetime)
     )
     whole = asked.question(organisation_id, by=frozenset({asked.by.dimension}))
     divided = replace(whole, step=asked.step)
-    lines, minutes, by_day, minutes_by_day, fresh, projects = await asyncio.gather(
+    lines, minutes, by_day, minutes_by_day, fresh, named = await asyncio.gather(
         _totals(frame, whole),
         minute_usage.read(pool, divided),
         usage.read(pool, lately),
         minute_usage.read(pool, lately),
         usage.freshness(pool, organisation_id),
-        naming.projects(pool, organisation_id),
+        labels.of(pool, organisation_id),
     )
-    key_ids = {line.key_id for line in lines if line.key_id} | {asked.filters.get("key", "")}
-    names = Names(projects, await naming.keys(pool, organisation_id, key_ids) if key_ids - {""} else {})
+    key_ids = {line.key_id for line in lines if line.key_id} - named.keys.keys()
+    more = await labels.keys(pool, organisation_id, key_ids) if key_ids else {}
+    names = Names(named.projects, {**named.keys, **more})
     rows = usage_view.rows(asked, lines, minutes, names, prices.version)
     series = usage_view.told_apart(asked, rows)
     only = None if asked.by is By.UNIT else tuple(part for part in series if part not in SPOKEN)
@@ -120,7 +121,7 @@ async def _read(frame: Frame, organisation_id: int, asked: Asked, now: datetime)
         if asked.until - asked.since <= timedelta(days=REQUESTS_DAYS_MAX)
         else "",
         "used_ever": fresh.latest_minute is not None or bool(days),
-        "choices": await _choices(frame, organisation_id, projects, asked, names),
+        "choices": await _choices(frame, organisation_id, named, asked, names),
     }
 
 
@@ -133,13 +134,10 @@ async def _totals(frame: Frame, question: usage.Question) -> list[UsageLine]:
 
 
 async def _choices(
-    frame: Frame, organisation_id: int, projects: Mapping[int, str], asked: Asked, names: Names
+    frame: Frame, organisation_id: int, named: Labels, asked: Asked, names: Names
 ) -> dict[str, list[tuple[str, str]]]:
     """What the filters offer; what is chosen is among it, whether it still exists or not."""
-    pool = frame.world.pool
-    keys, endpoints = await asyncio.gather(
-        naming.some_keys(pool, organisation_id), serverless.listed(pool, organisation_id)
-    )
+    endpoints = await serverless.listed(frame.world.pool, organisation_id)
     offered = {
         "model": [("", "All models"), *((card.id, card.id) for card in frame.world.shelf.cards)],
         "endpoint": [
@@ -147,8 +145,8 @@ async def _choices(
             ("", "Models by name, no endpoint"),
             *((each.name, each.name) for each in endpoints),
         ],
-        "project": [("", "All projects"), *((str(number), name) for number, name in projects.items())],
-        "key": [("", "All keys"), *((key_id, name) for key_id, name in keys.items())],
+        "project": [("", "All projects"), *((str(number), name) for number, name in named.projects.items())],
+        "key": [("", "All keys"), *((key_id, name) for key_id, name in named.keys.items())],
     }
     for name, choices in offered.items():
         chosen = asked.filters.get(name)
