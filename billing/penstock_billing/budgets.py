@@ -128,6 +128,12 @@ async def live(
     ]
 
 
+async def spent_nano_usd(connection: Database, organisation_id: int, month: date) -> int:
+    """What an organisation's requests cost in a UTC month, as far as they are shipped."""
+    spent: int = await connection.fetchval(SQL["spent"], organisation_id, month)
+    return spent
+
+
 async def put(connection: asyncpg.Connection, scope: Scope, period: Period, plan: Plan) -> int:
     """Set the budget of a scope and period, in place of the one in force; returns its number.
 

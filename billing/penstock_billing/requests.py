@@ -165,11 +165,10 @@ async def filed_days(pool: Database, since: datetime, until: datetime) -> list[d
     return [row["day"] for row in await pool.fetch(SQL["filed_days"], since, until)]
 
 
-async def ever_charged(pool: Database, organisation_id: int, key_ids: list[str]) -> tuple[bool, bool]:
-    """Whether any of these keys was ever charged for a request, and whether any other of its keys was."""
-    row = await pool.fetchrow(SQL["ever_charged"], organisation_id, key_ids)
-    assert row is not None
-    return row["by_these"], row["by_others"]
+async def ever_asked(pool: Database, organisation_id: int, but: list[str]) -> bool:
+    """Whether an organisation ever had a request that an engine took, of other keys than these."""
+    found: bool = await pool.fetchval(SQL["ever_asked"], organisation_id, but)
+    return found
 
 
 def window(request_id: str) -> tuple[datetime, datetime] | None:

@@ -10,6 +10,10 @@ from billing.budget
 where budget.ended_at is null and ($2::bigint is null or budget.organisation_id = $2)
 order by budget.organisation_id, budget.project_id nulls first, budget.key_id nulls first, budget.period
 
+-- name: spent
+-- What an organisation's requests cost in the month that begins on $2.
+select billing.spent_nano_usd($1, null, null, $2::date)
+
 -- name: lock_organisation
 -- Changes of one organisation's budgets are made one after the other.
 select pg_advisory_xact_lock(7306002, hashint8($1::bigint))

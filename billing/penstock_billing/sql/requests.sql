@@ -61,8 +61,7 @@ where detached_at is not null and restored_at is null
   and day >= ($1::timestamptz at time zone 'UTC')::date and day <= ($2::timestamptz at time zone 'UTC')::date
 order by day
 
--- name: ever_charged
--- Whether any of these keys was ever charged for a request, and whether any other was.
-select
-  exists (select from billing.spend_month where organisation_id = $1 and key_id = any($2::text[])) as by_these,
-  exists (select from billing.spend_month where organisation_id = $1 and key_id <> all($2::text[])) as by_others
+-- name: ever_asked
+-- Whether any other key than these ever asked for something: one index probe where one did.
+select exists (select from billing.spend_month where organisation_id = $1 and key_id <> all($2::text[]))
+  or exists (select from billing.usage_minute where organisation_id = $1 and key_id <> all($2::text[]))

@@ -17,7 +17,7 @@ class Beginnings(NamedTuple):
     keys: bool
     """A live key that opens more than an endpoint."""
     playground_keys: list[str]
-    """What its people try in the portal is counted under these."""
+    """What its people try in the portal is counted under these; made when they first do."""
     company: bool
     """Other people belong to it, or were invited."""
 

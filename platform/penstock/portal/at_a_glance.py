@@ -95,15 +95,16 @@ async def now(pool: asyncpg.Pool, organisation_id: int, at: datetime) -> Now:
         organisation_id=organisation_id, since=soon - timedelta(hours=1), until=soon, step=Step.MINUTE
     )
     lines = await usage.read(pool, question)
-    month = datetime.combine(budgets.month_of(at), datetime.min.time(), UTC)
-    used = await usage.totals(pool, organisation_id, month, soon)
-    charged = await minutes.charged(pool, organisation_id, month, soon)
+    month = budgets.month_of(at)
+    spent_nano_usd = await budgets.spent_nano_usd(pool, organisation_id, month)
+    began = datetime.combine(month, datetime.min.time(), UTC)
+    charged = await minutes.charged(pool, organisation_id, began, soon)
     states = await wallets.states(pool, organisation_id, at)
     return Now(
         per_minute=sum(line.requests for line in lines if line.at == minute - timedelta(minutes=1)),
         in_hour=sum(line.requests for line in lines),
         failed_in_hour=sum(line.failed_requests for line in lines),
-        cost_in_month_nano_usd=used.cost_nano_usd + sum(each.cost_nano_usd for each in charged),
+        cost_in_month_nano_usd=spent_nano_usd + sum(each.cost_nano_usd for each in charged),
         wallet=next((state for state in states if state.wallet.project_id == 0), None),
         as_of=at,
     )
@@ -178,9 +179,9 @@ def models(world: World) -> tuple[Counter[str], list[tuple[str, str, str]]]:
 async def steps(pool: asyncpg.Pool, visitor: Visitor) -> list[tuple[str, bool, bool]]:
     """What a newcomer does first: its name, whether that is done, and whether this visitor may do it."""
     begun = await first_steps.of(pool, visitor.organisation_id)
-    tried, asked = await requests.ever_charged(pool, visitor.organisation_id, begun.playground_keys)
+    asked = await requests.ever_asked(pool, visitor.organisation_id, begun.playground_keys)
     return [
-        ("try", tried, visitor.may(Role.DEVELOPER)),
+        ("try", bool(begun.playground_keys), visitor.may(Role.DEVELOPER)),
         ("key", begun.keys, visitor.may(Role.DEVELOPER)),
         ("request", asked, True),
         ("invite", begun.company, visitor.may(Role.OWNER)),
