@@ -29,6 +29,7 @@ NOT_LOGGED = {
     "billing.usage_hour": "sums of events",
     "billing.usage_day": "sums of events",
     "billing.spend_month": "sums of events",
+    "billing.speed_day": "measured",
     "billing.roll_up_mark": "how far sums are made",
     "billing.journal_cursor": "the shipper's memory",
     "billing.rejected_frame": "set aside by the shipper",

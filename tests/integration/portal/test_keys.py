@@ -35,7 +35,7 @@ async def test_a_key_that_is_made_works_at_once_and_shows_its_secret_once(site: 
     assert made.status_code == 201
     assert made.headers["cache-control"] == "no-store"
     secret = secret_of(made.text)
-    assert f"api_key=&#34;{secret}&#34;" in made.text
+    assert f'api_key="{secret}"' in made.text
     async with httpx.AsyncClient(base_url=site.url, headers={"authorization": f"Bearer {secret}"}) as program:
         assert (await program.get("/v1/models")).status_code == 200
         assert (await program.get("/api/v1/keys")).status_code == 200
@@ -182,5 +182,36 @@ async def test_what_keys_cost_and_when_they_were_used_is_what_the_ledger_has(sit
     page = (await client.get(f"/portal/keys/{key['id']}")).text
     cost = f"${event['cost_nano_usd'] / 1e9:.9f}".rstrip("0")
     assert cost in page
-    assert event["ended_at"].strftime("%Y-%m-%d %H:%M UTC") in page
+    assert event["ended_at"].strftime("%Y-%m-%d %H:%M") in page
     assert cost in (await client.get("/portal/projects")).text
+
+
+async def test_keys_are_found_by_name_id_and_last_four(site: Any) -> None:
+    client = await site.client("owner")
+    made = await make(client, name="Nightly Evaluation")
+    secret, key_id = secret_of(made.text), id_of(made.text)
+    await client.post("/portal/projects", data={"name": "search"})
+    await make(client, name="other", project="search")
+    for text in ("nightly", key_id[:6], secret[-10:-6], secret):
+        page = (await client.get("/portal/keys", params={"q": text})).text
+        assert "Nightly Evaluation" in page
+        assert ">other<" not in page
+    part = await client.get("/portal/keys?q=nobody", headers={"hx-request": "true", "hx-target": "keys"})
+    assert "No such key" in part.text
+    assert "<html" not in part.text
+
+
+async def test_of_very_many_keys_the_newest_are_shown(site: Any) -> None:
+    client = await site.client("viewer")
+    await site.database.execute(
+        "insert into access.api_key (id, organisation_id, project_id, name, digest, last_four, created_at) "
+        "select 'k' || lpad(n::text, 11, '0'), organisation_id, project_id, 'key ' || n, digest, '0000', "
+        "now() - make_interval(secs => n) from access.api_key, generate_series(1, 250) as n "
+        "where name = 'test'"
+    )
+    page = (await client.get("/portal/keys")).text
+    assert page.count('href="/portal/keys/k0') == 199
+    assert "51 more are there" in page
+    assert ">key 249<" in (await client.get("/portal/keys?q=key+249")).text.replace("<bdi>", ">").replace(
+        "</bdi>", "<"
+    ).replace(">>", ">").replace("<<", "<")

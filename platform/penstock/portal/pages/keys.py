@@ -14,7 +14,7 @@ from litestar.params import FromPath
 from penstock.access import issuing, limits, projects
 from penstock.access.issuing import Change as KeyChange
 from penstock.access.issuing import KeyRevoked, Wanted
-from penstock.access.keys import ListedKey, UnknownKey
+from penstock.access.keys import PREFIX, ListedKey, UnknownKey
 from penstock.access.limits import NONE
 from penstock.access.names import NameRefused
 from penstock.access.roles import Role
@@ -30,6 +30,8 @@ from penstock_catalog.cards import Task
 
 PATH = "/portal/keys"
 STATES = ("live", "revoked")
+SHOWN_MAX = 200
+"""On one page: of more, a part of the name is asked for."""
 
 
 class New(msgspec.Struct):
@@ -61,22 +63,28 @@ def _shows(frame: Frame) -> list[HTTPRouteHandler]:
         found, limited, use = await api.listed(visitor.organisation_id)
         state = request.query_params.get("state", "live")
         project = request.query_params.get("project", "")
-        mine = [key for key in found if not project or key.project == project]
+        text = request.query_params.get("q", "").strip()
+        mine = [key for key in found if (not project or key.project == project) and _matches(key, text)]
         counts = {
             "live": sum(key.revoked_at is None for key in mine),
             "revoked": sum(key.revoked_at is not None for key in mine),
         }
         state = state if state in STATES else "live"
+        wanted = [key for key in mine if (key.revoked_at is None) == (state == "live")]
         return frame.page(
             request,
             "keys.html",
             visitor,
-            keys=[key for key in mine if (key.revoked_at is None) == (state == "live")],
+            block="list" if request.headers.get("hx-target") == "keys" else None,
+            keys=wanted[:SHOWN_MAX],
+            hidden=max(0, len(wanted) - SHOWN_MAX),
             any=bool(found),
+            text=text,
             counts=counts,
             state=state,
             project=project,
-            projects=sorted({key.project for key in found}),
+            projects=[("", "All"), *((each, each) for each in sorted({key.project for key in found}))],
+            found=len(found),
             limited=limited,
             use=use,
         )
@@ -185,6 +193,12 @@ async def _change(api: Keys, visitor: Visitor, key_id: str, values: dict[str, st
         raise FormError({"name": str(error)}, values) from None
     except KeyRevoked as error:
         raise BadRequest(str(error)) from None
+
+
+def _matches(key: ListedKey, text: str) -> bool:
+    """Whether a key is meant by part of its name or id, by its last characters, or by the key itself."""
+    text = text.removeprefix(PREFIX).casefold()
+    return text in key.name.casefold() or text.startswith(key.id) or text in key.id or text == key.last_four
 
 
 async def _may(frame: Frame, visitor: Visitor, key_id: str) -> None:
