@@ -81,17 +81,15 @@ async def visitor(pool: asyncpg.Pool, token: str) -> Visitor | None:
     row = await pool.fetchrow(SQL["visitor"], _digest(token), IDLE, SEEN_EVERY)
     if row is None:
         return None
-    # An operator looks at organisations that they are no member of, and changes nothing there.
-    role = Role(row["role"]) if row["role"] else Role.VIEWER
-    inside = row["role"] is not None or row["operator"]
     return Visitor(
         row["person_id"],
         row["name"],
         row["email"],
         row["operator"],
-        (row["organisation_id"] or 0) if inside else 0,
-        (row["organisation"] or "") if inside else "",
-        role,
+        row["organisation_id"] or 0,
+        row["organisation"] or "",
+        # An operator looks at organisations that they are no member of, and changes nothing there.
+        Role(row["role"]) if row["role"] else Role.VIEWER,
         tuple(row["organisations"]),
     )
 

@@ -36,12 +36,17 @@ DEVICE_COOKIE = "penstock_device"
 DEVICE_LASTS_S = 365 * 24 * 3600
 SIGN_IN = "/portal/sign-in"
 HOME = "/portal"
+ACCOUNT = "/portal/account"
 HSTS = {"strict-transport-security": "max-age=31536000"}
 NEXT = re.compile(r"/portal(?:[/?][^\x00-\x20\x7f-\xa0\\]*)?")
 """A page of the portal and nothing else: no other site, no backslash, nothing that ends a header."""
 NEXT_MAX = 2000
 NUL = b"%00"
 AWAY = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
+NOWHERE = (
+    "Nobody has made you a member yet, or you are one no more. An owner of an organisation can send you a "
+    "link that lets you in."
+)
 NO_ROLE = "Your role in this organisation does not allow that: ask one of its owners."
 
 AWAY_TEXT = "Requests to models go on. Load this page again shortly."
@@ -67,6 +72,10 @@ class Forbidden(Exception):
     """The visitor may look, and not do this."""
 
 
+class NoOrganisation(Forbidden):
+    """The visitor belongs nowhere: there is nothing that they may look at but their account."""
+
+
 class Guard:
     """Tells who visits, lets them in, and makes pages of what goes wrong."""
 
@@ -78,10 +87,12 @@ class Guard:
         self.door = Door(pool, settings.pepper)
 
     async def visitor(self, request: Request[Any, Any, Any]) -> Visitor:
-        """Who looks at this page; raises NotSignedIn."""
+        """Who looks at this page; raises NotSignedIn, NoOrganisation."""
         found = await self.maybe_visitor(request)
         if found is None:
             raise NotSignedIn
+        if not found.organisation_id and not found.operator and not request.scope["path"].startswith(ACCOUNT):
+            raise NoOrganisation(NOWHERE)
         return found
 
     async def maybe_visitor(self, request: Request[Any, Any, Any]) -> Visitor | None:
@@ -161,7 +172,10 @@ class Guard:
             page = self._renderer.page(request, "problem.html", visitor, title=title, text=text)
             answer = Response(page.content, media_type=page.media_type, status_code=status, headers=headers)
             return self.harden(answer)
-        answer = self._renderer.page(request, "error.html", visitor, status=status, title=title, text=text)
+        way = (ACCOUNT, "To your account") if isinstance(error, NoOrganisation) else (HOME, "To the overview")
+        answer = self._renderer.page(
+            request, "error.html", visitor, status=status, title=title, text=text, way=way
+        )
         answer.headers.update(more)
         return self.harden(answer)
 
@@ -177,6 +191,8 @@ class Guard:
         return Redirect(target, status_code=303)
 
     def _in_words(self, error: Exception) -> tuple[int, str, str]:
+        if isinstance(error, NoOrganisation):
+            return 403, "You belong to no organisation", str(error)
         if isinstance(error, Forbidden | NotAuthorizedException):
             return 403, "Not allowed", str(error.args[0] if error.args else NO_ROLE)
         for kind, (status, title) in SAID.items():

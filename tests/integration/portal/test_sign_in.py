@@ -306,3 +306,42 @@ async def test_who_is_disabled_is_out_at_once(site: Site) -> None:
         assert (await knock(client, person.email, PASSWORD)).status_code == 422
         await people.enable(connection, person)
     assert (await knock(client, person.email, PASSWORD)).status_code == 303
+
+
+async def test_who_belongs_nowhere_is_told_so_and_has_their_account(site: Site) -> None:
+    client = await site.client("developer")
+    await site.database.execute("delete from access.membership")
+    for path in ("/portal", "/portal/keys", "/portal/nowhere"):
+        answer = await client.get(path)
+        assert answer.status_code == 403
+        assert "You belong to no organisation" in answer.text
+        assert "acme" not in answer.text.replace("@acme.example", "").replace("Developer of acme", "")
+    assert (await client.get("/portal/account")).status_code == 200
+    assert (await client.post("/portal/sign-out")).status_code == 303
+
+
+async def test_who_is_no_member_any_more_looks_at_the_next_of_theirs(site: Site) -> None:
+    client = await site.client("developer")
+    globex = await site.organisation("globex")
+    await site.database.execute(
+        "insert into access.membership (person_id, organisation_id, role) values ($1, $2, 'viewer')",
+        await site.acme.person("developer"),
+        globex.id,
+    )
+    assert "<option selected>acme</option>" in (await client.get("/portal")).text
+    await site.database.execute("delete from access.membership where organisation_id = $1", site.acme.id)
+    text = (await client.get("/portal")).text
+    assert "<strong>globex</strong>" in text
+    assert "viewer" in text
+
+
+async def test_an_operator_looks_at_any_organisation_and_belongs_to_none_by_it(site: Site) -> None:
+    client = await site.client("operator")
+    await site.organisation("globex")
+    await client.post("/portal/organisation", data={"organisation": "globex"})
+    visitor = await sessions.visitor(site.database, client.cookies["penstock_session"])
+    assert visitor is not None
+    assert (visitor.organisation, visitor.role.value) == ("globex", "viewer")
+    await site.database.execute("delete from access.membership")
+    await site.database.execute("update access.session set organisation_id = null")
+    assert (await client.get("/portal")).status_code == 200

@@ -13,14 +13,25 @@ with seen as (
   update access.session set seen_at = now()
   where digest = $1 and seen_at < now() - $3::interval and seen_at > now() - $2::interval and expires_at > now()
 )
-select person.id as person_id, person.name, person.email, person.operator, session.organisation_id,
-  (select organisation.name from access.organisation where organisation.id = session.organisation_id) as organisation,
-  (select membership.role from access.membership
-   where membership.person_id = person.id and membership.organisation_id = session.organisation_id) as role,
+select person.id as person_id, person.name, person.email, person.operator,
+  here.id as organisation_id, here.name as organisation, here.role,
   (select coalesce(array_agg(organisation.name order by organisation.name), '{}')
    from access.membership join access.organisation on organisation.id = membership.organisation_id
    where membership.person_id = person.id) as organisations
 from access.session join access.person on person.id = session.person_id
+left join lateral (
+  -- The one that the browser looks at; of who belongs there no more, the first that they do belong to.
+  (select organisation.id, organisation.name, membership.role, true as asked, organisation.created_at
+   from access.organisation
+   left join access.membership
+     on membership.organisation_id = organisation.id and membership.person_id = session.person_id
+   where organisation.id = session.organisation_id and (membership.role is not null or person.operator))
+  union all
+  (select organisation.id, organisation.name, membership.role, false, membership.created_at
+   from access.membership join access.organisation on organisation.id = membership.organisation_id
+   where membership.person_id = session.person_id)
+  order by asked desc, created_at, id limit 1
+) as here on true
 where session.digest = $1 and session.expires_at > now() and session.seen_at > now() - $2::interval
   and person.disabled_at is null
 

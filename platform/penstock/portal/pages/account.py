@@ -18,11 +18,10 @@ from penstock.access.sessions import Visitor
 from penstock.portal import callers, forms, refused
 from penstock.portal.forms import FormError
 from penstock.portal.frame import Frame, go
-from penstock.portal.guard import COOKIE
+from penstock.portal.guard import ACCOUNT, COOKIE
 from penstock.portal.refused import REFUSED
 from penstock.portal.rendering import THEME_COOKIE, THEMES
 
-ACCOUNT = "/portal/account"
 THEME_LASTS_S = 365 * 24 * 3600
 
 

@@ -14,7 +14,8 @@ from penstock.access.second_factor import AlreadyOn
 from penstock.access.sessions import Visitor
 from penstock.portal import forms, refused
 from penstock.portal.frame import Frame, go
-from penstock.portal.pages.account import ACCOUNT, person_of
+from penstock.portal.guard import ACCOUNT
+from penstock.portal.pages.account import person_of
 from penstock.portal.refused import REFUSED
 
 PAGE = f"{ACCOUNT}/second-factor"
