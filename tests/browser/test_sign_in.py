@@ -105,3 +105,21 @@ async def test_an_invitation_that_is_over_says_so(windows: Windows, check_page: 
     page = await windows.open()
     await page.goto("/portal/invitation/nothing")
     await page.get_by_role("heading", name="This is no invitation").wait_for()
+
+
+async def test_an_operator_finds_somebody_and_gives_them_a_new_password(
+    page_as: PageAs, site: Site, check_page: CheckPage
+) -> None:
+    await site.acme.person("developer")
+    page = await page_as("operator", phone=True)
+    await page.goto("/portal/operator/people")
+    await check_page(page)
+    await page.get_by_role("searchbox").press_sequentially("developer@")
+    await page.locator("#people tbody tr").nth(1).wait_for(state="detached")
+    await page.get_by_role("link", name="Developer of acme").click()
+    await check_page(page)
+    await press(page, "New password")
+    await check_page(page)
+    await press(page, "Make it")
+    await page.get_by_role("heading", name="The new password").wait_for()
+    await check_page(page)

@@ -58,6 +58,7 @@ class Person(msgspec.Struct, frozen=True):
 class ListedPerson(msgspec.Struct, frozen=True):
     """An account, as whoever runs the installation sees it."""
 
+    id: int
     email: str
     name: str
     operator: bool
@@ -129,11 +130,23 @@ async def anybody(connection: asyncpg.Connection) -> bool:
 
 
 async def listed(
-    connection: asyncpg.Connection | asyncpg.Pool, organisation: str | None = None
+    connection: asyncpg.Connection | asyncpg.Pool,
+    organisation: str | None = None,
+    *,
+    part: str = "",
+    limit: int | None = None,
 ) -> list[ListedPerson]:
-    """Every account, or those of an organisation's members, by address."""
-    rows = await connection.fetch(SQL["list"], organisation)
+    """Every account, or those of an organisation's members, by address; `part` is of its address or name."""
+    rows = await connection.fetch(SQL["list"], organisation, part.strip().lower() or None, limit, None)
     return [msgspec.convert(_with_roles(row), ListedPerson) for row in rows]
+
+
+async def one(connection: asyncpg.Connection | asyncpg.Pool, person_id: int) -> ListedPerson:
+    """One account; raises UnknownPerson."""
+    row = await connection.fetchrow(SQL["list"], None, None, 1, person_id)
+    if row is None:
+        raise UnknownPerson(f"there is no account {person_id}")
+    return msgspec.convert(_with_roles(row), ListedPerson)
 
 
 async def recognise(pool: asyncpg.Pool, email: str, password: str) -> Person | None:

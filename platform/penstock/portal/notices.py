@@ -36,6 +36,11 @@ TEXTS: dict[str, str] = {
     "theme-changed": "This browser remembers how you like it.",
     "session-ended-there": "That browser is signed out.",
     "sessions-ended": "You are signed out everywhere else.",
+    "person-disable": "They are signed out everywhere and cannot sign in.",
+    "person-enable": "They may sign in again.",
+    "person-make-operator": "They run the installation now.",
+    "person-no-operator": "They do not run the installation any more.",
+    "person-remove-second-factor": "Their second factor was removed.",
     "second-factor-removed": "Your second factor was removed. Signing in takes your password only.",
     "session-ended": "Your session has ended. Sign in to go on where you were.",
 }

@@ -47,7 +47,7 @@ update access.person set disabled_at = null where id = $1
 update access.person set operator = $2 where id = $1
 
 -- name: list
-select person.email, person.name, person.operator, person.created_at, person.disabled_at,
+select person.id, person.email, person.name, person.operator, person.created_at, person.disabled_at,
   exists (select from access.second_factor
           where second_factor.person_id = person.id and confirmed_at is not null) as second_factor,
   (select max(session.seen_at) from access.session where session.person_id = person.id) as seen_at,
@@ -59,8 +59,11 @@ left join lateral (
   from access.membership join access.organisation on organisation.id = membership.organisation_id
   where membership.person_id = person.id
 ) as belongs on true
-where $1::text is null or $1 = any (belongs.names)
+where ($1::text is null or $1 = any (belongs.names))
+  and ($2::text is null or strpos(lower(person.email || ' ' || person.name), $2) > 0)
+  and ($4::bigint is null or person.id = $4)
 order by lower(person.email)
+limit $3
 
 -- name: account
 select created_at, password_changed_at from access.person where id = $1

@@ -1,6 +1,14 @@
 """What the person who runs the installation sees and changes: every page asks for an operator."""
 
-from penstock.portal.pages.operator import hardware, margins, organisations, pools, prices, reconciliation
+from penstock.portal.pages.operator import (
+    hardware,
+    margins,
+    organisations,
+    people,
+    pools,
+    prices,
+    reconciliation,
+)
 
-PAGES = (organisations, pools, hardware, margins, reconciliation, prices)
+PAGES = (organisations, people, pools, hardware, margins, reconciliation, prices)
 """Each has `routes(frame)`."""
