@@ -19,7 +19,6 @@ from penstock.edge.refusals import NotFound
 from penstock.portal import forms, refused
 from penstock.portal.forms import FormError
 from penstock.portal.frame import Frame, go
-from penstock.portal.pages.invitation import address
 from penstock.portal.refused import REFUSED
 from penstock.portal.rendering import require_operator
 
@@ -101,7 +100,7 @@ class _People:
         except REFUSED as error:
             status, errors = refused.in_words(error, "email")
             return await self.page(request, visitor, status=status, values=values, errors=errors)
-        link = address(self._frame.world.settings.public_url, token)
+        link = invitations.address(self._frame.world.settings.public_url, token)
         return await self.page(request, visitor, link=link, invited=form.email)
 
     async def change(
