@@ -259,8 +259,8 @@ def test_a_search_among_500_models_takes_milliseconds() -> None:
     listing, offers = Listing(cards), listed(cards)
     took_s = []
     for text in ("qwen", "qwne coder", "a", "multilingual embedding", "llama3", "", "instruct", "zzzzzzzz"):
-        started_s = time.perf_counter()
+        started_s = time.process_time()
         listing.search(Asked(text=text, tasks=frozenset({Task.CHAT})), offers)
-        took_s.append(time.perf_counter() - started_s)
-    # Ten times what it takes here: only another order of growth would fail it.
+        took_s.append(time.process_time() - started_s)
+    # Ten times the processor time it takes here: only another order of growth would fail it, not neighbours.
     assert sorted(took_s)[-1] < 0.1
