@@ -156,7 +156,7 @@ async def test_a_sleeping_model_wakes_once_for_all_who_ask_while_another_answers
     shown = json.loads(platform.command("requests", "show", requests[0], "--json"))
     assert shown["wake_us"] > 0
     platform.command("pools", "set", EMBED, "--set", "idle_after_s=900")
-    assert "wait for a sleeping model" in platform.command("pools", "show", EMBED)
+    assert "waiting for the sleeping model" in platform.command("pools", "show", EMBED)
 
 
 async def test_a_flood_from_one_key_leaves_another_its_turn(
