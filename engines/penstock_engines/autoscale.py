@@ -87,11 +87,11 @@ def demand(rules: ScaleRules, sample: Sample) -> Demand:
     """Say how many engines the load asks for right now, before limits and stabilisation."""
     if sample.replicas == 0:
         if sample.waiting_requests:
-            return Demand(1, f"{sample.waiting_requests} requests wait for a sleeping model")
+            return Demand(1, f"waiting for the sleeping model: {sample.waiting_requests}")
         return Demand(0, "nobody asks for it")
     ready = max(1, sample.ready)
     per_ready = (
-        (sample.running / ready, rules.running_target, f"{sample.running} requests run"),
+        (sample.running / ready, rules.running_target, f"requests running: {sample.running}"),
         (
             sample.waiting_tokens / ready,
             rules.waiting_tokens_target,

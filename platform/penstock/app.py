@@ -67,6 +67,7 @@ from penstock.serving.meter import Meter
 from penstock.serving.relay import Patience
 from penstock.settings import Settings
 from penstock_base import database
+from penstock_base import tasks as ending
 from penstock_billing.journal import Journal
 from penstock_billing.prices import PriceBook
 from penstock_billing.progress import Progress
@@ -84,6 +85,7 @@ LOAD_WITHIN_S = 5.0
 """How long a start waits for the database; after that requests are told that nothing is known yet."""
 DRAIN_CLAIMS_S = 3.0
 DRAIN_CREDIT_S = 3.0
+CLOSE_POOL_S = 5.0
 POOL_SIZE = 4
 DATABASE_TIMEOUT_S = 10.0
 
@@ -265,9 +267,7 @@ class Gateway:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ending.end(*tasks)
             await self.claims.drain(DRAIN_CLAIMS_S)
             with contextlib.suppress(*DATABASE_AWAY):
                 await self.meter.unrecorded.write(self._pool)
@@ -281,7 +281,10 @@ class Gateway:
             self.directory.close()
             await self._changes.close()
             await self.counters.close()
-            await self._pool.close()
+            with contextlib.suppress(TimeoutError):
+                # A statement that hangs does not keep the process: what it holds is cut.
+                async with asyncio.timeout(CLOSE_POOL_S):
+                    await self._pool.close()
 
     def readiness(self) -> Readiness:
         """What stands between this gateway and an answer."""

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,14 @@ async def until(done: Callable[[], bool], what: str) -> None:
     """Wait for a state that a command of an operator shows."""
     end = time.monotonic() + WITHIN_S
     while not await asyncio.to_thread(done):
+        assert time.monotonic() < end, f"it never came true: {what}"
+        await asyncio.sleep(0.3)
+
+
+async def until_true(done: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for a state that a question shows."""
+    end = time.monotonic() + WITHIN_S
+    while not await done():
         assert time.monotonic() < end, f"it never came true: {what}"
         await asyncio.sleep(0.3)
 
@@ -148,41 +156,55 @@ async def test_a_sleeping_model_wakes_once_for_all_who_ask_while_another_answers
     shown = json.loads(platform.command("requests", "show", requests[0], "--json"))
     assert shown["wake_us"] > 0
     platform.command("pools", "set", EMBED, "--set", "idle_after_s=900")
-    assert "wait for a sleeping model" in platform.command("pools", "show", EMBED)
+    assert "waiting for the sleeping model" in platform.command("pools", "show", EMBED)
 
 
 async def test_a_flood_from_one_key_leaves_another_its_turn(
-    platform: Any, async_client: openai.AsyncOpenAI
+    platform: Any, async_client: openai.AsyncOpenAI, ledger: asyncpg.Connection
 ) -> None:
     made = platform.command("keys", "create", "f", "--organisation", "flooding", "--json")
     key = json.loads(made)["api_key"]
-    done, begun = 0, asyncio.Event()
+    begun = asyncio.Event()
 
-    async def one(flooding: openai.AsyncOpenAI, number: int) -> None:
-        nonlocal done
-        answer = await flooding.chat.completions.create(
-            model=CHAT, messages=words(number), max_tokens=60, extra_body={"ignore_eos": True}
+    async def one(client: openai.AsyncOpenAI, number: int, tokens: int) -> str:
+        raw = await client.chat.completions.with_raw_response.create(
+            model=CHAT, messages=words(number), max_tokens=tokens, extra_body={"ignore_eos": True}
         )
-        assert answer.usage is not None
-        assert answer.usage.completion_tokens == 60
-        done += 1
+        usage = raw.parse().usage
+        assert usage is not None
+        assert usage.completion_tokens == tokens
         begun.set()
+        return str(raw.headers["x-request-id"])
 
     async with openai.AsyncOpenAI(
         base_url=platform.base_url, api_key=key, max_retries=0, timeout=WITHIN_S
     ) as flooding:
-        flood = [asyncio.create_task(one(flooding, number)) for number in range(FLOOD)]
+        flood = [asyncio.create_task(one(flooding, number, 120)) for number in range(FLOOD)]
         await begun.wait()
-        before = done
-        for number in range(3):
-            answer = await async_client.chat.completions.create(
-                model=CHAT, messages=words(number), max_tokens=5, extra_body={"ignore_eos": True}
-            )
-            assert answer.usage is not None
-        overtaken = FLOOD - done
-        await asyncio.gather(*flood)
-    # First come, first served would have answered all of the flood before.
-    assert overtaken > FLOOD // 4, f"{before} of the flood were answered before the chat began"
+        chat = [await one(async_client, number, 5) for number in range(3)]
+        flooded = await asyncio.gather(*flood)
+
+    async def shipped() -> bool:
+        query = "select count(*) from billing.usage_event where request_id = any($1)"
+        return bool(await ledger.fetchval(query, [*chat, *flooded]) == len(chat) + FLOOD)
+
+    await until_true(shipped, "every request is recorded")
+    # By the platform's own clock: this one process is busy with all the answers of the flood.
+    overtaken = await ledger.fetch(
+        """
+        select chat.request_id, count(flood.request_id) as later
+        from billing.usage_event as chat
+        join billing.usage_event as flood on flood.request_id = any($2)
+          and flood.ended_at - flood.duration_us * interval '1 microsecond'
+              < chat.ended_at - chat.duration_us * interval '1 microsecond'
+          and flood.ended_at > chat.ended_at
+        where chat.request_id = any($1) group by chat.request_id
+        """,
+        chat,
+        flooded,
+    )
+    # First come, first served would have answered before it all of the flood that came before it.
+    assert max(row["later"] for row in overtaken) > FLOOD // 4
 
 
 async def test_an_engine_killed_under_load_fails_nothing_that_had_not_begun(

@@ -131,6 +131,6 @@ async def test_a_sleeping_model_woken_at_two_gateways_starts_once(room: Room, re
     async with room.connect() as connection:
         (decision,) = await pools.scalings(connection, MODEL, 10)
         assert (decision.before, decision.after) == (0, 1)
-        assert decision.reason.endswith("wait for a sleeping model")
+        assert decision.reason.startswith("waiting for the sleeping model: ")
         assert len(await pools.starts(connection, MODEL, 10)) == 1
     await agree(room)

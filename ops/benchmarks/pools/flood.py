@@ -34,10 +34,12 @@ PROMPT_MAX, OUTPUT_MAX = 600, 200
 CHATTERS = 4
 
 ENGINE_TOKENS_PER_S = 100.0
+ENGINE_FIRST_MS = 40.0
+"""To read a prompt of some hundred tokens: about a 7B model on one small GPU."""
 FLOOD_TOKENS, CHAT_TOKENS = 64, 16
 FLOOD_CONNECTIONS = 160
 CHAT_PER_S = 2.0
-PHASE_S, PHASE_FULL_S = 10.0, 60.0
+PHASE_S, PHASE_FULL_S = 20.0, 60.0
 
 
 async def simulated(run: Run) -> list[Figure]:
@@ -141,7 +143,13 @@ async def through_gateway(run: Run) -> list[Figure]:
     async with contextlib.AsyncExitStack() as stack:
         with run.steps.step("gateway and simulated engine for the flood"):
             model = servers.stand_ins(1)[0]
-            engine = servers.simulated_engine(folder, "engine", model, tokens_per_s=ENGINE_TOKENS_PER_S)
+            engine = servers.simulated_engine(
+                folder,
+                "engine",
+                model,
+                tokens_per_s=ENGINE_TOKENS_PER_S,
+                first_token_ms=ENGINE_FIRST_MS,
+            )
             await stack.enter_async_context(engine)
             gateway = await stack.enter_async_context(servers.gateway(folder))
             await gateway.make_pool(model, PoolSettings())
@@ -178,6 +186,8 @@ async def through_gateway(run: Run) -> list[Figure]:
                 tokens=FLOOD_TOKENS,
                 streamed=True,
                 warm_up=0,
+                # Answers of one length that begin together would end together, for ever.
+                spread_s=FLOOD_TOKENS / ENGINE_TOKENS_PER_S,
                 lasts_s=lasts_s + 4,
             )
             flooding = asyncio.create_task(send(flood, plan))

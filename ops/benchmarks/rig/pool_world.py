@@ -20,7 +20,8 @@ from penstock.admission.fair_queue import Urgency
 from penstock.admission.shared_counters import SharedCounters
 from penstock.routing.directory import Directory
 from penstock.routing.policy import Hint
-from penstock.serving.dispatch import Dispatcher, NotServed, QueueFull, Slot, Ticket
+from penstock.serving.dispatch import Dispatcher
+from penstock.serving.tickets import NotServed, QueueFull, Slot, Ticket
 from penstock.serving.usage import EngineUsage, PromptDetails
 from penstock_catalog.cards import EngineSettings, FolderSource, Task
 from penstock_engines.autoscale import ScaleRules
@@ -153,7 +154,8 @@ class World:
             if work.made_tokens == 1:
                 now_s = loop.time()
                 asked.first_s = now_s - asked.at_s
-                target.window.first_token(now_s - began_s, target.in_flight, now_s)
+                target.first_token(now_s - began_s, now_s)
+                self.dispatcher.read(slot)
                 prompt = fair_queue.service(work.prompt_tokens, work.cached_tokens, 0)
                 self._give(asked, prompt)
             self._give(asked, fair_queue.OUTPUT_WEIGHT)

@@ -74,12 +74,19 @@ async def kept(child: Child) -> AsyncIterator[Child]:
 
 @contextlib.asynccontextmanager
 async def simulated_engine(
-    folder: Path, name: str, model: str, *, port: int = 0, tokens_per_s: float = 0.0
+    folder: Path,
+    name: str,
+    model: str,
+    *,
+    port: int = 0,
+    tokens_per_s: float = 0.0,
+    first_token_ms: float = 0.0,
 ) -> AsyncIterator[Child]:
     """A simulated engine, on a port or (without one) on `folder/name.sock`."""
     socket = folder / f"{name}.sock"
     place = ["--port", str(port)] if port else ["--uds", str(socket)]
     pace = ["--tokens-per-second", str(tokens_per_s), "--answer-tokens", "256"]
+    pace += ["--first-token-ms", str(first_token_ms)]
     arguments = ["penstock_engines.simulated", *place, "--model", model, *pace]
     async with kept(await python(name, arguments, folder)) as child:
         if port:

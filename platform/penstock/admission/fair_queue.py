@@ -93,6 +93,10 @@ class FairQueue(Generic[Item]):
         lines.arrive(tenant, weight)
         lines.leave(tenant)
 
+    def first(self) -> Item:
+        """The next item, which stays; there must be one."""
+        return next(lines.first() for lines in self._lines.values() if lines.size)
+
     def pop(self) -> Item | None:
         """Take the next item: of the most urgent class, of the tenant served least; None when none waits."""
         for lines in self._lines.values():
@@ -175,6 +179,10 @@ class Lines(Generic[Item]):
             self._note(tenant)
         line.append(item)
         self.size += 1
+
+    def first(self) -> Item:
+        """The first item of the tenant with the least counter; there must be one."""
+        return self._lines[self._first()][0]
 
     def pop(self) -> Item:
         """Take the first item of the tenant with the least counter; there must be one."""

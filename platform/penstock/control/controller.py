@@ -27,7 +27,7 @@ from penstock.control.running import Running
 from penstock.control.sizing import Sizing
 from penstock.observe import engine_metrics
 from penstock.settings import Settings
-from penstock_base import ids
+from penstock_base import ids, tasks
 from penstock_billing import partitions, prices, speeds
 from penstock_billing.prices import Offer
 from penstock_billing.shipper import DATABASE_AWAY
@@ -93,8 +93,7 @@ class Controller:
                 await self._prepare()
                 await self._serve(leadership, stop)
         finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)
+            await tasks.end(warming)
             await self._launcher.close()
             await leadership.leave()
             await self._changes.close()
@@ -163,15 +162,12 @@ class Controller:
             ]
             until = [group.create_task(leads_on), group.create_task(_set(stop))]
             await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
-            for task in (*leading, *until):
-                task.cancel()
-            await asyncio.gather(*leading, *until, return_exceptions=True)
+            await tasks.end(*leading, *until)
             # Whoever leads next need not wait for what our engines still have.
             await leadership.leave()
             engine_metrics.LEADS.set(0)
             await self._fleet.drain()
-            for task in ending:
-                task.cancel()
+            await tasks.end(*ending)
         await self._running.finish()
         if not stop.is_set():
             raise LeadershipLostError("another controller leads: this one's engines have finished")

@@ -38,7 +38,7 @@ from penstock.routing.policy import ANYWHERE, Hint
 from penstock.serving.attempt import MeteringFailed
 from penstock.serving.call import Call, Surface, UsageView
 from penstock.serving.conduct import AlreadyBegun, Conductor
-from penstock.serving.dispatch import ClientGone
+from penstock.serving.tickets import ClientGone
 from penstock_base import ids
 from penstock_billing.journal import Journal
 from penstock_billing.prices import PriceBook

@@ -46,7 +46,7 @@ from penstock.endpoints.book import EndpointSuspended, WrongEndpoint
 from penstock.endpoints.serverless import UnknownEndpoint
 from penstock.serving.attempt import EngineFailed, EngineRefused, MeteringFailed
 from penstock.serving.call import Surface
-from penstock.serving.dispatch import NotServed, QueueFull
+from penstock.serving.tickets import NotServed, QueueFull
 
 Headers = list[tuple[bytes, bytes]]
 

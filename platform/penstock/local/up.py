@@ -31,6 +31,7 @@ from penstock.local import (
     welcome,
 )
 from penstock.local.keeping import Kept
+from penstock_base import tasks as ending
 
 T = TypeVar("T")
 
@@ -266,9 +267,7 @@ class _Up:
 
     async def settle(self, *tasks: asyncio.Task[object]) -> None:
         """End what waits, so that nothing is started again while the exit stack stops it."""
-        for task in (*tasks, *self.keepers):
-            task.cancel()
-        await asyncio.gather(*tasks, *self.keepers, return_exceptions=True)
+        await ending.end(*tasks, *self.keepers)
 
 
 def _readiness(url: str, models: Sequence[str]) -> str:

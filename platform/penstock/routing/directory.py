@@ -16,6 +16,8 @@ from penstock_engines.pools import Pool
 from penstock_engines.registry import Registered
 
 DEFAULTS = PoolSettings()
+USUAL_SHARE = 0.1
+"""How much the latest first token counts in what is usual."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +32,10 @@ class Target:
     """Requests that this gateway has there now."""
     load: float = 0.0
     """Weighted tokens that they are expected to take."""
+    unread_tokens: float = 0.0
+    """Of prompts on their way there that it has not read yet, as far as first tokens tell."""
+    usual_first_s: float = 0.0
+    """What a first token takes there lately, from its being sent; 0: none was seen."""
     breaker: Breaker = field(default_factory=Breaker)
     window: Window = field(init=False)
 
@@ -61,6 +67,11 @@ class Target:
         self.in_flight += 1
         self.load += tokens
         self.breaker.sent()
+
+    def first_token(self, took_s: float, now_s: float) -> None:
+        """Learn from a first token that came `took_s` after its request was sent."""
+        self.window.first_token(took_s, self.in_flight, now_s)
+        self.usual_first_s += (took_s - self.usual_first_s) * (USUAL_SHARE if self.usual_first_s else 1.0)
 
     def leave(self, tokens: float) -> None:
         """It is over."""

@@ -13,9 +13,10 @@ from litestar.types import Send
 from penstock.routing.directory import Target
 from penstock.serving import last_events
 from penstock.serving.call import Call, Surface
-from penstock.serving.dispatch import Dispatcher, Slot
+from penstock.serving.dispatch import Dispatcher
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.relay import Ending, Headers, Relay, StreamRelay
+from penstock.serving.tickets import Slot
 from penstock.serving.usage import NOTHING, EngineUsage
 from penstock.serving.watch import Watch
 from penstock.serving.way import Way

@@ -21,13 +21,14 @@ from penstock.serving import receipts
 from penstock.serving import way as ways
 from penstock.serving.attempt import OUTCOMES, OWN_ERROR, Attempt, EngineFailed, Failed
 from penstock.serving.call import Call
-from penstock.serving.dispatch import ClientGone, Dispatcher, NotServed, Slot, Ticket
+from penstock.serving.dispatch import Dispatcher
 from penstock.serving.hedging import Budget, Race
 from penstock.serving.load import FirstTokens
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.notes import Notes
 from penstock.serving.opening import Opening
 from penstock.serving.relay import Ending, Headers, Patience, StreamRelay, WholeRelay
+from penstock.serving.tickets import ClientGone, NotServed, Slot, Ticket
 from penstock.serving.usage import NOTHING
 from penstock.serving.watch import Watch
 from penstock.serving.way import Way
@@ -248,6 +249,10 @@ class Conductor:
         attempt = Attempt(self._meter, self._dispatcher, call, slot, relay, watch, way, sent_ns)
         relay.on_first_data = lambda: self._first_data(attempt)
         connection.send(request, relay)
+        if not call.streamed:
+            # Nothing tells when the prompt of a whole answer was read: as long as others take, it counts.
+            usual_s = slot.target.usual_first_s
+            asyncio.get_running_loop().call_later(usual_s, self._dispatcher.read, slot)
         return attempt
 
     def _race(
@@ -340,7 +345,8 @@ class Conductor:
         if call.streamed:
             # A whole answer comes at its end: how long that took says nothing of waiting.
             took_s = (now_ns - attempt.sent_ns) / 1e9
-            target.window.first_token(took_s, target.in_flight, time.monotonic())
+            target.first_token(took_s, time.monotonic())
+            self._dispatcher.read(attempt.slot)
             # A start's seconds are none that more engines would save.
             waited_s = (now_ns - call.started_ns) / 1e9 - attempt.slot.wake_s
             self._first_tokens.note(call.card.id, waited_s)

@@ -12,7 +12,6 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from litestar.types import Receive
@@ -23,7 +22,7 @@ from penstock.admission.shared_counters import SharedCounters
 from penstock.routing import affinity
 from penstock.routing.directory import Directory, Standing, Target
 from penstock.routing.policies import POLICIES
-from penstock.routing.policy import Hint
+from penstock.serving.tickets import ClientGone, NotServed, QueueFull, Slot, Ticket
 from penstock.serving.usage import NOTHING, EngineUsage
 
 TENANTS_MAX = 10_000
@@ -38,76 +37,12 @@ TELL_EVERY_S = 2.0
 """Between two words to a client that wants to see that it waits."""
 ADAPTER_AFFINITY = "adapter_affinity"
 """How requests for adapters find their engine, whatever the pool's policy is."""
+PACE_TOKENS = 384
+"""Unread prompt tokens that an engine is sent at once while tenants share it; a longer prompt goes alone."""
+SHARED_FOR_S = 10.0
+"""How long a model counts as shared after two tenants had places one after the other."""
 HOPELESS = {"gone", "off", "unknown"}
 """Standings of a model that waiting does not change."""
-
-
-class QueueFull(Exception):
-    """As many requests wait as should; nothing was billed, try again after `retry_after_s`."""
-
-    def __init__(self, model: str, limit: str, retry_after_s: int) -> None:
-        super().__init__(f"{model} is busy: {limit}; nothing was billed, try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
-
-
-class NotServed(Exception):
-    """No engine of the model came in time, or none will; nothing was billed."""
-
-    def __init__(self, model: str, waited_s: float, standing: Standing) -> None:
-        waited = f" within {waited_s:.0f} s" if waited_s else ""
-        super().__init__(
-            f"no engine of {model} became free{waited} ({standing}); nothing was billed, "
-            f"try again in {standing.retry_after_s} s"
-        )
-        self.retry_after_s = standing.retry_after_s
-
-
-class ClientGone(Exception):
-    """The client left while its request waited."""
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One request that wants an engine."""
-
-    model: str
-    tenant: int
-    weight: float
-    urgency: Urgency
-    hint: Hint
-    tokens: float
-    """What it will take, in weighted tokens, as far as can be said before: its prompt."""
-    admitted_ns: int = 0
-    """time.perf_counter_ns() when it was let in."""
-    tell: Callable[[float, Standing], Awaitable[None]] | None = None
-    """Told every TELL_EVERY_S while it waits: for how many seconds so far, and how the model stands."""
-    tried: list[Target] = field(default_factory=list)
-    """Engines that failed it."""
-    turn: asyncio.Future[Slot] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A place at an engine, to be given back once; more often does nothing."""
-
-    ticket: Ticket
-    target: Target
-    charged: float
-    """Weighted tokens that its tenant's counter stands higher for it."""
-    policy: str
-    """What chose the engine."""
-    candidates: int
-    """How many had room."""
-    waited_s: float = 0.0
-    wake_s: float = 0.0
-    """How much of it no engine was ready."""
-    retries: int = 0
-    """How many engines failed it before this one."""
-    hedge_after_s: float | None = None
-    """How long its engine may bring nothing until a second one is asked as well; None: for ever."""
-    hedges: bool = False
-    """Whether it is the second engine's."""
-    released: bool = False
 
 
 class Dispatcher:
@@ -133,6 +68,10 @@ class Dispatcher:
         self._queues: defaultdict[str, FairQueue[Ticket]] = defaultdict(FairQueue)
         self._held: dict[tuple[str, int], int] = {}
         """Places that a tenant has at a model's engines."""
+        self._last: dict[str, int] = {}
+        """The tenant that had the latest place at a model's engines."""
+        self._shared_at_s: dict[str, float] = {}
+        """When a model's latest place went to another tenant than the one before."""
         self._waiting_tokens: dict[str, float] = {}
         self._asked_at_s: dict[str, float] = {}
         self._asleep: set[str] = set()
@@ -183,7 +122,7 @@ class Dispatcher:
     def beside(self, slot: Slot) -> Slot | None:
         """Get a place at a second engine for a request; None where others wait or none has room."""
         ticket = slot.ticket
-        candidates, spare, _ = self._room(ticket.model)
+        candidates, spare, _ = self._room(ticket.model, ticket.tokens)
         if spare <= 0 or len(self._queues[ticket.model]):
             return None
         candidates = [
@@ -209,6 +148,13 @@ class Dispatcher:
             raise NotServed(model, slot.waited_s, self._directory.standing(model))
         return _after(slot, await self._turn(slot.ticket, receive, left_s))
 
+    def read(self, slot: Slot) -> None:
+        """Note that an engine has read a request's prompt: the next one may go there."""
+        if slot.unread:
+            slot.unread = False
+            slot.target.unread_tokens -= slot.ticket.tokens
+            self.fill(slot.ticket.model)
+
     def charge(self, slot: Slot, usage: EngineUsage) -> None:
         """Count what a request has taken so far, as the engine counts it: the counts that are billed."""
         taken = fair_queue.service(usage.prompt_tokens, usage.cached_tokens, usage.output_tokens)
@@ -222,6 +168,9 @@ class Dispatcher:
             return
         slot.released = True
         slot.target.leave(slot.ticket.tokens)
+        if slot.unread:
+            slot.unread = False
+            slot.target.unread_tokens -= slot.ticket.tokens
         whose = (slot.ticket.model, slot.ticket.tenant)
         if left := self._held.pop(whose) - 1:
             self._held[whose] = left
@@ -239,7 +188,7 @@ class Dispatcher:
             if model in self._asleep and self._directory.has_ready(model):
                 self._asleep.discard(model)
                 self._woken_s[model] = self._clock()
-            candidates, spare, reserve = self._room(model)
+            candidates, spare, reserve = self._room(model, queue.first().tokens)
             if not candidates:
                 return
             ticket = queue.pop() if spare > 0 else queue.pop_interactive(self._has_few(model, reserve))
@@ -279,8 +228,12 @@ class Dispatcher:
         now_s = self._clock()
         return [target for target in self._directory.targets(model) if target.open(now_s)]
 
-    def _room(self, model: str) -> tuple[list[Target], int, int]:
-        """The engines that may have one more request, how many places all may take, and how many are kept."""
+    def _room(self, model: str, tokens: float) -> tuple[list[Target], int, int]:
+        """The engines that may have one more request, how many places all may take, and how many are kept.
+
+        The request's prompt has `tokens`: while tenants share the model, an engine that has others to read
+        is for those who have few, so that a newcomer's prompt is read in the next step but one at worst.
+        """
         candidates, free, places = self._open(model), 0, 0
         for target in candidates:
             free += target.window.size - target.in_flight
@@ -288,11 +241,16 @@ class Dispatcher:
             if target.ready:
                 places += target.window.size
         reserve = max(1, places // RESERVE) if places >= RESERVE_FROM else 0
+        if self._clock() - self._shared_at_s.get(model, -SHARED_FOR_S) < SHARED_FOR_S:
+            calm = [each for each in candidates if _reads_soon(each, tokens)]
+            if not calm:
+                return candidates, 0, max(1, reserve)
+            candidates = calm
         return candidates, free - reserve, reserve
 
     def _open_to(self, ticket: Ticket) -> list[Target]:
         """The engines that may have this request now; the last places are for those who have few."""
-        candidates, spare, reserve = self._room(ticket.model)
+        candidates, spare, reserve = self._room(ticket.model, ticket.tokens)
         if spare > 0:
             return candidates
         few = ticket.urgency is Urgency.INTERACTIVE and self._has_few(ticket.model, reserve)(ticket.tenant)
@@ -312,6 +270,10 @@ class Dispatcher:
             candidates = [each for each in candidates if each not in ticket.tried] or candidates
         target = candidates[0] if len(candidates) == 1 else choose(candidates, ticket.hint, self._dice)
         target.enter(ticket.tokens)
+        target.unread_tokens += ticket.tokens
+        if self._last.get(ticket.model, ticket.tenant) != ticket.tenant:
+            self._shared_at_s[ticket.model] = self._clock()
+        self._last[ticket.model] = ticket.tenant
         whose = (ticket.model, ticket.tenant)
         self._held[whose] = self._held.get(whose, 0) + 1
         self._serve(ticket, ticket.tokens)
@@ -384,6 +346,11 @@ class Dispatcher:
             if done:
                 return
             await tell(loop.time() - began_s, self._directory.standing(ticket.model))
+
+
+def _reads_soon(target: Target, tokens: float) -> bool:
+    """Whether an engine may be sent a prompt of so many tokens beside those that it has not read."""
+    return target.unread_tokens < 1 or target.unread_tokens + tokens <= PACE_TOKENS
 
 
 def _after(slot: Slot, again: Slot) -> Slot:

@@ -9,8 +9,9 @@ import asyncio
 
 from penstock.serving import receipts
 from penstock.serving.call import Call
-from penstock.serving.dispatch import Dispatcher, Slot
+from penstock.serving.dispatch import Dispatcher
 from penstock.serving.notes import Notes
+from penstock.serving.tickets import Slot
 from penstock.serving.usage import EngineUsage
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from penstock.serving.call import Call
-from penstock.serving.dispatch import Slot
+from penstock.serving.tickets import Slot
 
 
 class Way(msgspec.Struct, frozen=True, gc=False):

@@ -85,7 +85,7 @@ def test_weights_share_a_busy_pool_as_plans_say(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nobody_waits_beside_free_places_but_those_that_are_kept(seed: int) -> None:
+def test_nobody_waits_beside_free_places_but_those_that_are_kept_or_of_engines_that_read(seed: int) -> None:
     dice = random.Random(seed)
     idle: list[str] = []
 
@@ -93,7 +93,9 @@ def test_nobody_waits_beside_free_places_but_those_that_are_kept(seed: int) -> N
         targets = world.directory.all_targets()
         free = sum(target.window.size - target.in_flight for target in targets)
         waiting, _ = world.dispatcher.waiting(MODEL)
-        if waiting and free > max(1, sum(target.window.size for target in targets) // RESERVE):
+        calm = [each for each in targets if each.unread_tokens < 1 and each.window.has_room(each.in_flight)]
+        kept = max(1, sum(target.window.size for target in targets) // RESERVE)
+        if waiting and calm and free > kept:
             idle.append(f"{waiting} wait and {free} places are free")
 
     world = World(Setting(engines=2, waiting_max=10_000, wait_max_s=3600), seed, check)
@@ -119,6 +121,7 @@ def test_everybody_is_served_in_the_end_and_no_counter_is_below_zero(seed: int) 
     assert negative == []
     assert world.dispatcher.waiting(MODEL) == (0, 0)
     assert all(target.in_flight == 0 for target in world.directory.all_targets())
+    assert all(abs(target.unread_tokens) < 1e-6 for target in world.directory.all_targets())
 
 
 @pytest.mark.parametrize("seed", SEEDS)

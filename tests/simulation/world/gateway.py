@@ -24,10 +24,11 @@ from penstock.routing.directory import Directory
 from penstock.serving.attempt import EngineFailed, EngineRefused, MeteringFailed
 from penstock.serving.call import Call, Surface, UsageView
 from penstock.serving.conduct import Conductor
-from penstock.serving.dispatch import ClientGone, Dispatcher, NotServed, QueueFull
+from penstock.serving.dispatch import Dispatcher
 from penstock.serving.load import FirstTokens
 from penstock.serving.meter import Meter, Settlement
 from penstock.serving.relay import Patience
+from penstock.serving.tickets import ClientGone, NotServed, QueueFull
 from penstock_base import ids
 from penstock_billing.journal import Journal
 from penstock_billing.progress import Progress

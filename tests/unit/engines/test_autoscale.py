@@ -61,7 +61,7 @@ def test_load_is_answered_after_a_moment_and_not_after_a_blip() -> None:
     assert decisions == []
     decisions = play(RULES, lambda t: {"running": 30 if t >= 10 else 5}, 100)
     assert [(at, each.replicas) for at, each in decisions] == [(15, 3)]
-    assert "30 requests run" in decisions[0][1].reason
+    assert "requests running: 30" in decisions[0][1].reason
 
 
 def test_engines_are_stopped_only_after_a_whole_while_without_need() -> None:

@@ -13,14 +13,8 @@ from penstock.admission.fair_queue import Urgency
 from penstock.admission.shared_counters import SharedCounters
 from penstock.routing.directory import Directory
 from penstock.routing.policy import Hint
-from penstock.serving.dispatch import (
-    ClientGone,
-    Dispatcher,
-    NotServed,
-    QueueFull,
-    Slot,
-    Ticket,
-)
+from penstock.serving.dispatch import Dispatcher
+from penstock.serving.tickets import ClientGone, NotServed, QueueFull, Slot, Ticket
 from penstock.serving.usage import EngineUsage
 from penstock_catalog.cards import EngineSettings, FolderSource, Task
 from penstock_engines.autoscale import ScaleRules
@@ -316,3 +310,52 @@ async def test_a_place_is_given_back_once() -> None:
         bench.dispatcher.release(slot)
     assert slot.target.in_flight == 1
     bench.dispatcher.release(other)
+
+
+async def test_while_tenants_share_a_model_long_prompts_of_a_backlog_are_read_one_after_the_other() -> None:
+    bench = Bench(16)
+    shared = [await bench.ask(tenant, tokens=10) for tenant in (1, 2, 1)]
+    for each in shared:
+        bench.dispatcher.read(each)
+    reading = await bench.ask(1, tokens=300)
+    waiting = bench.ask(1, tokens=300)
+    small = [await bench.ask(2, tokens=10)]
+    await turn_over()
+    # Tenant 2 has few places, so that it does not wait for what is read.
+    assert not waiting.done()
+    bench.dispatcher.read(reading)
+    await turn_over()
+    assert waiting.done()
+    for each in (*shared, reading, *small, await waiting):
+        bench.dispatcher.release(each)
+    assert bench.directory.all_targets()[0].unread_tokens == 0
+
+
+async def test_short_prompts_are_read_together_and_a_lone_tenant_is_not_paced() -> None:
+    alone = Bench(16)
+    assert all([await alone.ask(1, tokens=300) for _ in range(10)])
+    together = Bench(16)
+    for tenant in (1, 2):
+        together.dispatcher.read(await together.ask(tenant))
+    assert all([await together.ask(1, tokens=30) for _ in range(10)])
+
+
+async def test_a_prompt_that_is_never_read_holds_others_up_only_as_long_as_it_has_its_place() -> None:
+    bench = Bench(16)
+    for tenant in (1, 2, 1):
+        bench.dispatcher.read(await bench.ask(tenant))
+    stuck = await bench.ask(1, tokens=300)
+    waiting = bench.ask(1, tokens=300)
+    await turn_over()
+    assert not waiting.done()
+    bench.dispatcher.release(stuck)
+    await turn_over()
+    assert waiting.done()
+
+
+async def test_models_are_shared_only_for_a_while() -> None:
+    bench = Bench(16)
+    for tenant in (1, 2, 1):
+        bench.dispatcher.read(await bench.ask(tenant))
+    bench.now_s = 11
+    assert all([await bench.ask(1, tokens=300) for _ in range(5)])
