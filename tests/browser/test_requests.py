@@ -86,3 +86,35 @@ async def test_the_list_fills_while_one_looks_and_stops_when_told(
     await expect(page.locator("#rows tr")).to_have_count(3, timeout=10_000)
     places = await page.locator("#rows tr").evaluate_all("rows => rows.map((row) => row.dataset.place)")
     assert places == sorted(places, reverse=True)
+
+
+async def test_following_moves_nothing_under_the_reader_and_rests_while_the_tab_is_hidden(
+    site: Site, page_as: PageAs
+) -> None:
+    for _ in range(8):
+        await ask(site)
+    page = await page_as("viewer", phone=True)
+    await page.goto("/portal/requests?live=1")
+    await expect(page.get_by_role("button", name="Following live")).to_be_visible()
+    last = page.locator("#rows tr").last
+    await last.scroll_into_view_if_needed()
+    before = await last.bounding_box()
+    await ask(site)
+    await expect(page.locator("#rows tr")).to_have_count(9, timeout=10_000)
+    await expect(page.locator("#rows tr").first).to_have_class("new")
+    after = await last.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(before["y"] - after["y"]) < 3
+    hide = """hidden => {
+        Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+        document.dispatchEvent(new Event('visibilitychange'));
+    }"""
+    await page.evaluate(hide, True)
+    looks: list[str] = []
+    page.on("request", lambda request: looks.append(request.url))
+    await ask(site)
+    await page.wait_for_timeout(2500)
+    assert looks == []
+    await page.evaluate(hide, False)
+    await expect(page.locator("#rows tr")).to_have_count(10, timeout=10_000)

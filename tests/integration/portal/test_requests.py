@@ -121,7 +121,7 @@ async def test_a_request_is_explained_with_the_record_that_programs_get(site: Si
     for charge in record["charges"]:
         assert charge["usd"] in page
     assert f"That is the stored cost, {record['cost_usd']} USD" in page
-    assert f"/portal/billing/transactions/{record['ledger_transaction_id']}" in page
+    assert f"/portal/billing/ledger/{record['ledger_transaction_id']}" in page
     assert "<script>alert" not in page
     assert ' style="' not in page
 
@@ -237,3 +237,23 @@ async def test_an_empty_endpoint_is_none_for_programs_and_any_for_the_form(site:
         page = (await client.get(f"{HERE}?{query}")).text
         assert shown(page) == [request_id]
         assert chosen in page.partition('name="endpoint"')[2].partition("</select>")[0]
+
+
+async def test_every_link_of_a_request_and_of_the_first_page_leads_somewhere(site: Site) -> None:
+    request_id = await ask(site)
+    client = await site.client("operator")
+    async with site.acme.api() as api:
+        made = await api.post("/api/v1/serverless-endpoints", json={"name": "desk", "model": MODEL})
+        assert made.status_code == 201
+        made = await api.put("/api/v1/budgets", json={"limit_usd": "0.000000001"})
+        assert made.status_code == 200
+    await site.bench.gateway.prices.load(site.database)
+    broken = []
+    for page in (f"{HERE}/{request_id}", "/portal"):
+        text = (await client.get(page)).text
+        assert "desk" in text or page != "/portal"
+        for link in sorted(set(re.findall(r'<a [^>]*href="(/[^"#]*)', text))):
+            answer = await client.get(link.replace("&amp;", "&"))
+            if answer.status_code != 200:
+                broken.append((page, link, answer.status_code))
+    assert broken == []
