@@ -57,6 +57,7 @@ def test_whoever_it_was_is_named(kind: ActorKind, name: str, told: str) -> None:
         ({"before": {"limits": {}}, "after": {"limits": {"x": 1}}}, "limited the API key laptop"),
         ({"object": "member", "object_name": "a@b.c"}, "changed the role of the member a@b.c"),
         ({"object": "budget", "object_name": "", "action": "created"}, "created a budget"),
+        ({"object": "price", "object_name": "acme/tiny", "action": "created"}, "added a price of acme/tiny"),
         ({"object": "ledger transaction", "object_name": "top_up", "action": "created"}, "booked a top up"),
     ],
 )
@@ -72,6 +73,11 @@ def test_settings_are_told_part_by_part_and_money_in_dollars() -> None:
         Line("limits: requests per minute", "5", "5,000"),
         Line("limits: tokens per minute", "9", "none"),
     ]
+
+
+def test_prices_are_told_as_people_compare_them() -> None:
+    made = entry(action="created", after={"input_pico_usd": 18_750, "image_pico_usd": 2_500_000_000})
+    assert [line.after for line in words.changes(made)] == ["$0.0025", "$0.01875 per million tokens"]
 
 
 def test_of_a_new_thing_neither_secrets_nor_what_is_off_is_told() -> None:

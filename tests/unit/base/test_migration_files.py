@@ -14,6 +14,9 @@ from penstock_base import migrations
         ("engines", "penstock_engines"),
         ("billing", "penstock_billing"),
         ("admission", "penstock.admission"),
+        ("endpoints", "penstock.endpoints"),
+        ("adapters", "penstock.adapters"),
+        ("audit", "penstock.access.audit"),
     ],
 )
 def test_each_migration_of_a_room_has_a_number_of_its_own(room: str, package: str) -> None:

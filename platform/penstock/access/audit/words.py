@@ -9,7 +9,6 @@ import msgspec
 
 from penstock.access.audit.actor import ActorKind
 from penstock.access.audit.entries import Entry
-from penstock_base import money
 
 NOTHING = "none"
 HIDDEN = "hidden, another"
@@ -35,10 +34,12 @@ WORDS = {
 THINGS = {
     "price of a minute": "the price of a minute",
     "price list of an organisation": "the price list",
+    "price": "a price of",
     "wallet": "how the organisation pays",
     "ledger transaction": "a booking",
     "pool version": "a version of the pool",
 }
+PER_TOKEN = {"input_pico_usd", "cached_input_pico_usd", "output_pico_usd"}
 SUMMARY_MAX, SUMMARY_LENGTH_MAX = 2, 200
 SUMMARISED = {
     "budget": {"limit", "period"},
@@ -50,6 +51,13 @@ SUMMARISED = {
     "price": {"input", "output"},
 }
 """What is told of a new thing beside its name."""
+CREATED = {
+    "member": "added",
+    "price": "added",
+    "price of a minute": "added",
+    "promotional credit": "gave",
+    "ledger transaction": "booked",
+}
 COLUMNS = (
     "at",
     "organisation",
@@ -109,16 +117,12 @@ def after_who(entry: Entry) -> str:
 
 def verb(entry: Entry) -> str:
     """What was done."""
-    if entry.object == "member":
-        return {"created": "added", "removed": "removed"}.get(entry.action, "changed the role of")
-    if entry.object == "ledger transaction":
-        return "booked"
-    if entry.object == "promotional credit" and entry.action == "created":
-        return "gave"
-    if entry.action == "changed" and set(entry.after) == {"name"}:
-        return "renamed"
-    if entry.action == "changed" and set(entry.after) == {"limits"}:
-        return "limited"
+    if entry.action == "changed":
+        if entry.object == "member":
+            return "changed the role of"
+        return {("name",): "renamed", ("limits",): "limited"}.get(tuple(entry.after), "changed")
+    if entry.action == "created":
+        return CREATED.get(entry.object, "created")
     return entry.action
 
 
@@ -219,14 +223,20 @@ def _text(field: str, value: Any) -> str:
 
 
 def _dollars(nano_usd: int) -> str:
-    whole, _, fraction = money.nano_to_usd(abs(nano_usd)).partition(".")
     sign = "\N{MINUS SIGN}" if nano_usd < 0 else ""
-    return f"{sign}${int(whole):,}.{fraction.rstrip('0').ljust(2, '0')}"
+    return sign + _trimmed(*divmod(abs(nano_usd), 10**9), places=9)
+
+
+def _trimmed(whole: int, fraction: int, places: int) -> str:
+    """Dollars, exact: cents, and every further digit that is not zero."""
+    return f"${whole:,}.{f'{fraction:0{places}d}'.rstrip('0').ljust(2, '0')}"
 
 
 def _number(field: str, value: int) -> str:
     if field.endswith("_nano_usd"):
         return _dollars(value)
+    if field in PER_TOKEN:
+        return f"{_trimmed(*divmod(value, 10**6), places=6)} per million tokens"
     if field.endswith("_pico_usd"):
-        return f"{value:,} pico-dollars"
+        return _trimmed(*divmod(value, 10**12), places=12)
     return str(value) if field.endswith("id") else f"{value:,}"
