@@ -120,7 +120,7 @@ def verb(entry: Entry) -> str:
     if entry.action == "changed":
         if entry.object == "member":
             return "changed the role of"
-        return {("name",): "renamed", ("limits",): "limited"}.get(tuple(entry.after), "changed")
+        return {"name": "renamed", "limits": "limited"}.get(" ".join(entry.after), "changed")
     if entry.action == "created":
         return CREATED.get(entry.object, "created")
     return entry.action
