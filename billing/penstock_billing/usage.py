@@ -147,14 +147,20 @@ async def read_all(pool: Database, question: Question) -> AsyncIterator[list[Usa
 
 
 def cut(question: Question) -> Iterator[Question]:
-    """Cut a question at the ends of UTC days, so that each part has few lines; a total stays whole."""
+    """Cut a question at the ends of UTC days, one of minutes at those of hours: each part has few lines.
+
+    A total stays whole.
+    """
     if question.step is Step.TOTAL:
         yield question
         return
-    since = question.since
+    since = question.since.astimezone(UTC)
     while since < question.until:
-        midnight = since.astimezone(UTC).replace(hour=0, minute=0) + timedelta(days=1)
-        until = min(midnight, question.until)
+        if question.step is Step.MINUTE:
+            end = since.replace(minute=0) + timedelta(hours=1)
+        else:
+            end = since.replace(hour=0, minute=0) + timedelta(days=1)
+        until = min(end, question.until)
         yield msgspec.structs.replace(question, since=since, until=until)
         since = until
 

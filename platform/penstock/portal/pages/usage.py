@@ -80,7 +80,8 @@ async def _read(frame: Frame, organisation_id: int, asked: Asked, now: datetime)
     whole = asked.question(organisation_id, by=frozenset({asked.by.dimension}))
     divided = replace(whole, step=asked.step)
     lines, minutes, by_day, minutes_by_day, fresh, named = await asyncio.gather(
-        _totals(frame, whole),
+        # Units have few lines by time, so those are their totals too.
+        _totals(frame, divided if asked.by is By.UNIT else whole),
         minute_usage.read(pool, divided),
         usage.read(pool, lately),
         minute_usage.read(pool, lately),
@@ -92,8 +93,8 @@ async def _read(frame: Frame, organisation_id: int, asked: Asked, now: datetime)
     names = Names(named.projects, {**named.keys, **more})
     rows = usage_view.rows(asked, lines, minutes, names, prices.version)
     series = usage_view.told_apart(asked, rows)
-    only = None if asked.by is By.UNIT else tuple(part for part in series if part not in SPOKEN)
-    steps = await usage.read(pool, replace(divided, only=only))
+    only = tuple(part for part in series if part not in SPOKEN)
+    steps = lines if asked.by is By.UNIT else await usage.read(pool, replace(divided, only=only))
     rest = asked.by is not By.UNIT and sum(bool(row.sums.measured(asked.measure)) for row in rows) > PARTS_MAX
     series += [OTHERS] if rest else []
     bars = usage_view.bars(asked, steps, minutes, series, now, prices.version)
