@@ -35,6 +35,11 @@ class EndpointStanding(msgspec.Struct, frozen=True):
     state: State
     reason: str | None = None
 
+    @property
+    def told(self) -> str:
+        """Both in a line."""
+        return f"{self.state.value}: {self.reason}" if self.reason else self.state.value
+
 
 def standing_of(suspended: str | None, pool: Standing, problem: str | None = None) -> EndpointStanding:
     """Say how an endpoint stands that was not deleted; `problem` is why its model has no pool."""

@@ -298,6 +298,9 @@ async def test_a_suspended_endpoint_refuses_until_it_is_resumed(site: Site) -> N
     assert answer.headers["location"].startswith(f"{AT}?notice=endpoint-suspended")
     assert (await call(site, primary)).status_code == 403
     assert "suspended by its organisation" in (await client.get(AT)).text
+    told = "suspended: suspended by its organisation"
+    assert (await client.get(f"{AT}/state", params={"was": told})).status_code == 204
+    assert told.split(": ")[1] in (await client.get(f"{AT}/state", params={"was": "online"})).text
     assert "It takes no requests" in (await client.get(f"{AT}/test")).text
     assert "front-desk" not in (await client.get("/portal/endpoints", params={"state": "online"})).text
     await client.post(f"{AT}/resume")

@@ -8,7 +8,7 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery
 
 from penstock.access.roles import Role
 from penstock.access.sessions import Visitor
@@ -39,6 +39,11 @@ STOP_POLLING = 286
 """htmx's word for: this part of the page will not change any more."""
 
 
+def address(endpoint: Endpoint) -> str:
+    """Where an endpoint's pages begin."""
+    return f"/portal/endpoints/serverless/{endpoint.name}"
+
+
 async def show(
     frame: Frame,
     request: Request[Any, Any, Any],
@@ -61,7 +66,7 @@ async def show(
         url=frame.world.serverless.shown(endpoint)["scoring_uri"],
         tabs=TABS,
         tab=tab,
-        at=f"/portal/endpoints/serverless/{endpoint.name}",
+        at=address(endpoint),
         may_change=visitor.may(Role.DEVELOPER) and endpoint.deleted_at is None,
         **context,
     )
@@ -97,14 +102,20 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
 
     @get(f"{path}/state")
     async def state(
-        request: Request[Any, Any, Any], visitor: NamedDependency[Visitor], name: FromPath[str]
-    ) -> Response[str]:
+        request: Request[Any, Any, Any],
+        visitor: NamedDependency[Visitor],
+        name: FromPath[str],
+        was: FromQuery[str] = "",
+    ) -> Response[Any]:
         try:
             endpoint = await world.serverless.find(visitor.organisation_id, name)
         except NotFound:
             return frame.page(request, "endpoint_gone.html", visitor, status=STOP_POLLING, name=name)
         found = standing(endpoint, world.directory.standing(endpoint.model))
-        return frame.page(request, "endpoint_state.html", visitor, endpoint=endpoint, standing=found)
+        if found.told == was:
+            # Nothing to read out again to those who listen to the page.
+            return Response(None, status_code=204, headers=HEADERS)
+        return frame.page(request, "endpoint_state.html", visitor, at=address(endpoint), standing=found)
 
     @get(f"{path}/swagger.json")
     async def swagger(visitor: NamedDependency[Visitor], name: FromPath[str]) -> Response[dict[str, Any]]:
