@@ -245,6 +245,8 @@ async def test_the_page_lists_what_can_be_called_and_names_are_text(site: Site) 
     [choice] = json.loads(found[1])["choices"]
     assert (choice["value"], choice["base_url"]) == (MODEL, f"{site.url}/v1")
     assert choice["price"] == "$0.10 in, $0.40 out per 1M"
+    sent_on = await client.get("/portal/playground", params={"model": EMBED})
+    assert sent_on.headers["location"] == f"/portal/playground/embeddings?model={EMBED}"
     embeddings = (await client.get("/portal/playground/embeddings")).text
     assert "No embedding model is served here yet" in embeddings
 

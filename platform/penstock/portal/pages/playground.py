@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any, cast
+from urllib.parse import quote
 
 import asyncpg
 import msgspec
@@ -19,7 +20,7 @@ from penstock.access.sessions import Visitor
 from penstock.edge.api import request_questions
 from penstock.edge.api.request_stages import MEANINGS
 from penstock.portal import choices, formats, session_calls
-from penstock.portal.frame import Frame
+from penstock.portal.frame import Frame, go
 from penstock.portal.rendering import HEADERS
 from penstock_billing import requests
 from penstock_billing.requests import RecordedRequest
@@ -59,7 +60,10 @@ def routes(frame: Frame) -> list[HTTPRouteHandler | ASGIRouteHandler]:
         )
 
     @get("/playground")
-    async def chat(request: Request[Any, Any, Any], visitor: NamedDependency[Visitor]) -> Response[str]:
+    async def chat(request: Request[Any, Any, Any], visitor: NamedDependency[Visitor]) -> Response[Any]:
+        card = world.shelf.get(request.query_params.get("model", ""))
+        if card is not None and card.task is Task.EMBEDDING:
+            return go(f"/portal/playground/embeddings?model={quote(card.id)}")
         return await page(request, visitor, "playground.html", Task.CHAT)
 
     @get("/playground/embeddings")
