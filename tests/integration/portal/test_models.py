@@ -168,7 +168,7 @@ async def test_a_model_that_is_not_there_is_a_page_that_says_which_is_near(site:
     answer = await (await site.client("viewer")).get("/portal/models/penstock/demo-chatt")
     assert answer.status_code == 404
     assert "penstock/demo-chat" in answer.text
-    hostile = await (await site.client("viewer")).get("/portal/models/%3Cscript%3E/%00")
+    hostile = await (await site.client("viewer")).get("/portal/models/%3Cscript%3E/%E2%80%AEx")
     assert hostile.status_code == 404
     assert "<script>" not in hostile.text.split("<main")[1]
 
