@@ -30,6 +30,8 @@ NOT_LOGGED = {
     "billing.usage_day": "sums of events",
     "billing.spend_month": "sums of events",
     "billing.speed_day": "measured",
+    "billing.credit_day": "sums of entries",
+    "billing.credit_day_mark": "how far they are made",
     "billing.roll_up_mark": "how far sums are made",
     "billing.journal_cursor": "the shipper's memory",
     "billing.rejected_frame": "set aside by the shipper",
