@@ -16,6 +16,7 @@ from benches.portal import Site
 from penstock.portal import formats
 from penstock_billing import intervals, minutes, prices
 from penstock_billing.intervals import IntervalKind, Subject
+from penstock_billing.testing import in_the_past
 from penstock_catalog.cards import EndpointKind
 
 SECRET = re.compile(r"sk-penstock-[a-z0-9]{12}-[a-z0-9]{46}")
@@ -196,9 +197,14 @@ async def test_use_and_cost_are_the_ledgers_to_the_last_digit(site: Site) -> Non
     )
     async with site.database.acquire() as taken:
         connection = cast("asyncpg.Connection", taken)
-        await prices.set_first_minute(connection, "endpoint", "serverless", 100_003, "")
-        await intervals.open_interval(connection, subject, now, holder=None)
-        fee = (await minutes.accrue(connection, now + timedelta(minutes=1))).cost_nano_usd
+        # Charged minutes have passed: this one began in the last minute.
+        async with in_the_past(connection):
+            await prices.set_first_minute(connection, "endpoint", "serverless", 100_003, "")
+            await connection.execute(
+                "update billing.minute_price_version set valid_from = now() - interval '1 hour'"
+            )
+        await intervals.open_interval(connection, subject, now - timedelta(minutes=1), holder=None)
+        fee = (await minutes.accrue(connection, now)).cost_nano_usd
     assert fee > 0
     booked = await site.database.fetchval(
         "select -sum(posted_nano_usd)::bigint from billing.account where kind = 'revenue'"
