@@ -127,6 +127,7 @@ async def test_from_a_model_to_its_bill(
     await expect(page.get_by_role("cell", name=dollars(spent)).first).to_be_visible()
     await windows.check(page)
     await page.get_by_role("link", name="Billing").first.click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Billing")
     await windows.check(page)
 
 
