@@ -70,7 +70,7 @@ async def test_the_audit_log_tells_which_account_ran_a_command(
     await penstock("projects", "create", "=search")
     (entry,) = await asked("audit", "--organisation", "default", "--what", "project", "--name", "=search")
     assert (entry["actor_kind"], entry["actor_name"]) == ("command", getpass.getuser())
-    assert "created project =search" in (await penstock("audit", "--organisation", "default")).output
+    assert "created the project =search" in (await penstock("audit", "--organisation", "default")).output
     for columns in (60, 120):
         assert "=search" in (await penstock("audit", columns=columns)).output
     table = list(csv.DictReader((await penstock("audit", "--csv", "--what", "project")).stdout.splitlines()))

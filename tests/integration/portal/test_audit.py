@@ -21,8 +21,9 @@ async def test_a_change_in_the_portal_is_told_with_who_made_it_and_from_where(si
     number = await site.database.fetchval("select id from access.project where name = 'search'")
     changed = await client.post(f"/portal/projects/{number}/limits", data={"tokens_per_minute": "5000"})
     page = (await client.get("/portal/audit?what=project&who=Developer")).text
-    assert "Developer of acme &lt;developer@acme.example&gt;" in page
-    assert "limited project" in page
+    assert "<bdi>Developer of acme</bdi>" in page
+    assert "<bdi>developer@acme.example</bdi>" in page
+    assert "limited the project" in page
     assert "limits: tokens per minute" in page
     assert "5,000" in page
     assert changed.headers["x-request-id"] in page
