@@ -112,8 +112,8 @@ async def test_a_member_leaves_by_their_own_will(site: Any) -> None:
     person = await site.acme.person("viewer")
     assert "Leave" in (await viewer.get(f"/portal/members/{person}")).text
     answer = await viewer.post(f"/portal/members/{person}/remove")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/portal?notice=left")
-    assert (await viewer.get("/portal")).status_code == 200
+    assert (answer.status_code, answer.headers["location"]) == (303, "/portal/account?notice=left")
+    assert (await viewer.get("/portal/account")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def _of_members(frame: Frame) -> list[HTTPRouteHandler]:
                 return await _one(
                     frame, request, visitor, person_id, errors={"remove": forms.sentence(error)}
                 )
-        return go("/portal", "left") if person_id == visitor.person_id else go(PATH, "member-removed")
+        return go("/portal/account", "left") if person_id == visitor.person_id else go(PATH, "member-removed")
 
     return [list_members, show_member, change_member, remove_member]
 
