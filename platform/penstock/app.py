@@ -96,9 +96,11 @@ class Gateway:
     Made inside a running event loop; `serve` is its life.
     """
 
-    def __init__(self, settings: Settings, pool: asyncpg.Pool) -> None:
+    def __init__(self, settings: Settings, pool: asyncpg.Pool, pages: asyncpg.Pool) -> None:
         self._settings = settings
         self._pool = pool
+        # Apart: a page that asks for much keeps nothing waiting that requests to models depend on.
+        self._pages = pages
         self._changes = Changes(settings.redis_url)
         self._changed = asyncio.Event()
         self._loaded = asyncio.Event()
@@ -226,7 +228,7 @@ class Gateway:
         """What the portal's pages ask."""
         return World(
             settings=self._settings,
-            pool=self._pool,
+            pool=self._pages,
             shelf=self.shelf,
             catalog=self.catalog,
             prices=self.prices,
@@ -284,7 +286,7 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 # A statement that hangs does not keep the process: what it holds is cut.
                 async with asyncio.timeout(CLOSE_POOL_S):
-                    await self._pool.close()
+                    await asyncio.gather(self._pool.close(), self._pages.close())
 
     def readiness(self) -> Readiness:
         """What stands between this gateway and an answer."""
@@ -336,7 +338,7 @@ class Gateway:
         """Read how fast models were, apart from what must be known within a second."""
         while True:
             with contextlib.suppress(*DATABASE_AWAY):
-                await self.speeds.load(self._pool)
+                await self.speeds.load(self._pages)
             await asyncio.sleep(SPEEDS_EVERY_S)
 
     async def _figures(self) -> None:
@@ -375,14 +377,17 @@ def _in_words(standing: Standing) -> str:
 
 async def open_gateway(settings: Settings) -> Gateway:
     """Make a gateway; Postgres need not answer yet. Raises CardError, JournalError."""
-    pool = await database.pool(
-        settings.database_url,
-        "gateway",
-        size_max=POOL_SIZE,
-        command_timeout_s=DATABASE_TIMEOUT_S,
-        setup=actor.tell,
-    )
+    pool, pages = [
+        await database.pool(
+            settings.database_url,
+            name,
+            size_max=POOL_SIZE,
+            command_timeout_s=DATABASE_TIMEOUT_S,
+            setup=actor.tell,
+        )
+        for name in ("gateway", "portal")
+    ]
     started = time.monotonic()
-    gateway = Gateway(settings, pool)
+    gateway = Gateway(settings, pool, pages)
     logger.info("gateway made in %.2f s", time.monotonic() - started)
     return gateway
