@@ -71,6 +71,9 @@ async def test_from_a_model_to_its_bill(
 
     # The playground: real tokens, and what they cost to the last digit.
     await page.get_by_role("link", name="Try").first.click()
+    await page.wait_for_url("**/portal/playground*")
+    # Keys mean something as soon as the page's script runs.
+    await page.wait_for_load_state("load")
     await page.get_by_label("Message", exact=True).fill("How am I billed?")
     await page.keyboard.press("Enter")
     cost = page.locator("[data-part=cost] a")
