@@ -87,7 +87,7 @@ async def test_a_sleeping_model_wakes_when_somebody_waits_and_sleeps_again(
     await tell(0)
     await house.until_engines({})
     slept, woke = await pools.scalings(database, CHAT, 10)
-    assert (woke.before, woke.after, woke.reason) == (0, 1, "7 requests wait for a sleeping model")
+    assert (woke.before, woke.after, woke.reason) == (0, 1, "waiting for the sleeping model: 7")
     assert (slept.before, slept.after) == (1, 0)
     assert slept.reason.startswith("idle for")
 
