@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    async_playwright,
+    expect,
+)
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
+"""A busy machine takes its time; what never comes is told after this."""
+expect.set_options(timeout=PATIENCE_MS)
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 """What axe looks for: WCAG 2.2 AA, and what it recommends beyond."""
 EXPECTED = ("Failed to load resource", "htmx:sendAbort", "htmx:afterRequest")

@@ -63,6 +63,7 @@ async def test_nothing_found_leads_on(page_as: PageAs, check_page: CheckPage) ->
     await check_page(page)
     await page.get_by_role("link", name=re.compile("Without the words")).click()
     await expect(page.locator(".model").first).to_be_visible()
+    await page.wait_for_load_state("load")
     filters = page.get_by_role("button", name="Filters (1)")
     await filters.click()
     await page.get_by_role("checkbox", name=re.compile("^chat")).check()
