@@ -151,8 +151,7 @@ class Dispatcher:
     def read(self, slot: Slot) -> None:
         """Note that an engine has read a request's prompt: the next one may go there."""
         if slot.unread:
-            slot.unread = False
-            slot.target.unread_tokens -= slot.ticket.tokens
+            slot.mark_read()
             self.fill(slot.ticket.model)
 
     def charge(self, slot: Slot, usage: EngineUsage) -> None:
@@ -168,9 +167,7 @@ class Dispatcher:
             return
         slot.released = True
         slot.target.leave(slot.ticket.tokens)
-        if slot.unread:
-            slot.unread = False
-            slot.target.unread_tokens -= slot.ticket.tokens
+        slot.mark_read()
         whose = (slot.ticket.model, slot.ticket.tenant)
         if left := self._held.pop(whose) - 1:
             self._held[whose] = left

@@ -79,3 +79,9 @@ class Slot:
     unread: bool = True
     """Whether its prompt counts as one that its engine has not read yet."""
     released: bool = False
+
+    def mark_read(self) -> None:
+        """Count its prompt no more as one that its engine has still to read; more often does nothing."""
+        if self.unread:
+            self.unread = False
+            self.target.unread_tokens -= self.ticket.tokens

@@ -22,7 +22,8 @@ async def test_a_task_that_loses_a_cancellation_is_told_again() -> None:
 
     task = asyncio.create_task(deaf())
     await asyncio.sleep(0)
-    await tasks.end(task)
+    async with asyncio.timeout(30):
+        await tasks.end(task)
     assert task.cancelled()
     assert lost == 2
 
