@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 from litestar import Litestar, Request
 from litestar.di import NamedDependency, Provide
+from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import HTTPRouteHandler
 
 from penstock.access.audit import actor
@@ -57,8 +58,8 @@ from penstock.edge.once import Once
 from penstock.edge.operations import Readiness
 from penstock.endpoints.book import EndpointBook
 from penstock.observe import journal_metrics, metrics
-from penstock.portal import routes as portal_routes
 from penstock.portal.frame import World
+from penstock.portal.routes import open_portal
 from penstock.routing.directory import Directory, Standing
 from penstock.serving.conduct import Conductor
 from penstock.serving.dispatch import Dispatcher
@@ -185,6 +186,7 @@ class Gateway:
             self.endpoints.check_plain(caller)
             return caller
 
+        portal = open_portal(self._world())
         return Litestar(
             [
                 *self.inference.routes(),
@@ -198,10 +200,13 @@ class Gateway:
                 # audit log knows them, and Idempotency-Key is obeyed.
                 self.doors.before([self.once.over(self._management())]),
                 *operations.routes(self.readiness, self._settings.metrics_token),
-                *portal_routes.routes(self._world()),
+                *portal.handlers,
             ],
             dependencies={"caller": Provide(caller), "principal": Provide(principal)},
-            exception_handlers={Exception: failures.respond},
+            exception_handlers={
+                Exception: failures.respond,
+                MethodNotAllowedException: portal.wrong_method,
+            },
             lifespan=[lifespan],
             openapi_config=None,
             logging_config=None,

@@ -58,12 +58,17 @@ class Assets:
             if content is None:
                 raise NotFoundException(f"there is no file {name[:100]}")
             headers = {"cache-control": YEAR, "vary": "accept-encoding", "x-content-type-options": "nosniff"}
-            if name in self._packed and "gzip" in request.headers.get("accept-encoding", ""):
+            if name in self._packed and takes_gzip(request):
                 content, headers["content-encoding"] = self._packed[name], "gzip"
             media = mimetypes.guess_type(name)[0] or "application/octet-stream"
             return Response(content, media_type=media, headers=headers)
 
         return [static]
+
+
+def takes_gzip(request: Request[Any, Any, Any]) -> bool:
+    """Whether the browser reads compressed answers."""
+    return "gzip" in request.headers.get("accept-encoding", "")
 
 
 def _files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 from litestar import Request, Response
 from litestar.datastructures import Cookie
-from litestar.exceptions import HTTPException, NotAuthorizedException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotAuthorizedException
 from litestar.response import Redirect
 
 from penstock.access import sessions
@@ -49,6 +49,8 @@ NOWHERE = (
 )
 NO_ROLE = "Your role in this organisation does not allow that: ask one of its owners."
 
+PROBLEM = {"hx-retarget": "#flash", "hx-reswap": "innerHTML"}
+"""What went wrong while a part of a page was fetched stands at the page's top."""
 AWAY_TEXT = "Requests to models go on. Load this page again shortly."
 SAID: dict[type[Exception], tuple[int, str]] = {
     NotFound: (404, "Not here"),
@@ -59,7 +61,7 @@ SAID: dict[type[Exception], tuple[int, str]] = {
 """Errors whose message is for people."""
 HTTP = {
     404: ("Not here", "There is no page at this address."),
-    405: ("Not here", "This page cannot be used like that."),
+    405: ("Not here", "This address takes a form of another page, and shows none itself."),
     413: ("Too large", "What was sent is larger than this page takes."),
 }
 
@@ -166,17 +168,17 @@ class Guard:
             return self.harden(self._to_sign_in(request))
         status, title, text = self._in_words(error)
         visitor = request.scope["state"].get("visitor")
-        more = {"retry-after": str(error.retry_after_s)} if isinstance(error, TooManyTries) else {}
-        if "hx-request" in request.headers:
-            headers = more | {"hx-retarget": "#flash", "hx-reswap": "innerHTML"}
-            page = self._renderer.page(request, "problem.html", visitor, title=title, text=text)
-            answer = Response(page.content, media_type=page.media_type, status_code=status, headers=headers)
-            return self.harden(answer)
         way = (ACCOUNT, "To your account") if isinstance(error, NoOrganisation) else (HOME, "To the overview")
+        part = "hx-request" in request.headers
+        template = "problem.html" if part else "error.html"
         answer = self._renderer.page(
-            request, "error.html", visitor, status=status, title=title, text=text, way=way
+            request, template, visitor, status=status, title=title, text=text, way=way
         )
-        answer.headers.update(more)
+        answer.headers.update(PROBLEM if part else {})
+        if isinstance(error, TooManyTries):
+            answer.headers["retry-after"] = str(error.retry_after_s)
+        if isinstance(error, MethodNotAllowedException):
+            answer.headers.update(error.headers or {})
         return self.harden(answer)
 
     def _to_sign_in(self, request: Request[Any, Any, Any]) -> Response[Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import jinja2
 from litestar import Request, Response
 from litestar.exceptions import NotAuthorizedException
+from litestar.serialization import default_serializer
+from litestar.types import Serializer
 
 from penstock.access.sessions import Visitor
 from penstock.portal import formats, notices
-from penstock.portal.assets import Assets
+from penstock.portal.assets import Assets, takes_gzip
 
 HTML = "text/html"
 HEADERS = {
@@ -26,9 +29,22 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
+    "vary": "accept-encoding, cookie",
 }
 THEMES = ("light", "dark")
 THEME_COOKIE = "penstock_theme"
+PACKED = {"content-encoding": "gzip"}
+GZIP_LEVEL = 4
+"""A price list of a thousand rows in under a millisecond; level 6 makes it a tenth smaller."""
+
+
+class Page(Response[str]):
+    """HTML, compressed for a browser that says it takes that."""
+
+    def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:
+        """The bytes that are sent."""
+        encoded = super().render(content, media_type, enc_hook)
+        return gzip.compress(encoded, GZIP_LEVEL) if "content-encoding" in self.headers else encoded
 
 
 class Renderer:
@@ -71,7 +87,8 @@ class Renderer:
             text = found.render(names)
         else:
             text = "".join(found.blocks[block](found.new_context(names)))
-        return Response(text, media_type=HTML, status_code=status, headers=HEADERS)
+        headers = HEADERS | PACKED if takes_gzip(request) else HEADERS
+        return Page(text, media_type=HTML, status_code=status, headers=headers)
 
 
 def require_operator(visitor: Visitor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request, Response, Router, get
@@ -12,6 +14,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from penstock.access.sessions import Visitor
+from penstock.edge import failures
 from penstock.edge.changing import noted
 from penstock.portal.frame import Frame, World
 from penstock.portal.pages import (
@@ -68,8 +71,18 @@ PAGES = (
 """Each has `routes(frame)`."""
 
 
-def routes(world: World) -> list[Router | HTTPRouteHandler]:
-    """The portal's handlers, its files, and the way in from the bare address."""
+@dataclass(frozen=True)
+class Portal:
+    """What an application needs for the portal to be in it."""
+
+    handlers: list[Router | HTTPRouteHandler]
+    """Its pages, its files, and the way in from the bare address."""
+    wrong_method: Callable[[Request[Any, Any, Any], Exception], Response[Any]]
+    """For the whole application: what no handler takes is refused before it is known to be the portal's."""
+
+
+def open_portal(world: World) -> Portal:
+    """Make every page."""
     frame = Frame(world)
 
     # Plain functions: Litestar copies a router whole, and with a bound method everything that it is bound to.
@@ -85,6 +98,10 @@ def routes(world: World) -> list[Router | HTTPRouteHandler]:
 
     def respond(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         return frame.guard.respond(request, error)
+
+    def wrong_method(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        ours = request.scope["path"].startswith("/portal/")
+        return respond(request, error) if ours else failures.respond(request, error)
 
     @get("/", sync_to_thread=False)
     def front_door() -> Response[Any]:
@@ -103,4 +120,4 @@ def routes(world: World) -> list[Router | HTTPRouteHandler]:
         after_request=harden,
         exception_handlers={Exception: respond},
     )
-    return [front_door, *frame.assets.routes(), pages]
+    return Portal([front_door, *frame.assets.routes(), pages], wrong_method)
