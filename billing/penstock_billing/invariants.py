@@ -27,6 +27,8 @@ class Check(enum.StrEnum):
     """What files have, and what came since for their days, is what the roll-up says."""
     HOURS_ARE_SUMS = "wrong_hours"
     """Each hour before the mark is the sum of its minutes."""
+    EARNED_IS_USAGE = "wrong_earned"
+    """What operators' pages say was earned is the sum of all tenants' minutes."""
     DAYS_ARE_SUMS = "wrong_days"
     """Each day before the mark is the sum of its minutes."""
     SPENDING_IS_USAGE = "wrong_spending"
@@ -47,6 +49,7 @@ WINDOWED = frozenset(
     {
         Check.ROLL_UPS_ARE_SUMS,
         Check.HOURS_ARE_SUMS,
+        Check.EARNED_IS_USAGE,
         Check.DAYS_ARE_SUMS,
         Check.BOOKINGS_ARE_EVENTS,
         Check.COSTS_ARE_REPRODUCED,

@@ -18,16 +18,6 @@ MinutePrice = Callable[[str, datetime], int | None]
 """Nano-dollars per minute of an instance type at a moment; None where it has no price."""
 
 
-class Revenue(msgspec.Struct, frozen=True, kw_only=True):
-    """What one organisation was charged for requests to one model."""
-
-    organisation_id: int
-    model: str
-    requests: int
-    tokens: int
-    cost_nano_usd: int
-
-
 class Margin(msgspec.Struct, frozen=True, kw_only=True):
     """One model over a window."""
 
@@ -49,22 +39,27 @@ class Margin(msgspec.Struct, frozen=True, kw_only=True):
         return self.earned_nano_usd - self.cost_nano_usd
 
 
-async def revenue(pool: asyncpg.Pool, since: datetime, until: datetime) -> list[Revenue]:
-    """What was charged in [since, until) by organisation and model, most first; `since` begins a UTC day."""
-    return [Revenue(**row) for row in await pool.fetch(SQL["revenue"], since, until)]
+async def by_organisation(pool: asyncpg.Pool, since: datetime, until: datetime) -> dict[int, int]:
+    """Nano-dollars that each organisation was charged for requests in [since, until), most first.
+
+    `since` begins a UTC hour.
+    """
+    rows = await pool.fetch(SQL["earned"], since, until, True)
+    return {row["organisation_id"]: row["cost_nano_usd"] for row in rows}
 
 
 async def by_model(pool: asyncpg.Pool, since: datetime, until: datetime, price: MinutePrice) -> list[Margin]:
-    """Earnings against the cost of the installation's own engines, by model, the best earner first."""
+    """Earnings against the cost of the installation's own engines, by model, the best earner first.
+
+    `since` begins a UTC hour.
+    """
     found: defaultdict[str, Margin] = defaultdict(lambda: Margin(model=""))
-    for line in await revenue(pool, since, until):
-        before = found[line.model]
-        found[line.model] = msgspec.structs.replace(
-            before,
-            model=line.model,
-            requests=before.requests + line.requests,
-            tokens=before.tokens + line.tokens,
-            earned_nano_usd=before.earned_nano_usd + line.cost_nano_usd,
+    for row in await pool.fetch(SQL["earned"], since, until, False):
+        found[row["model"]] = Margin(
+            model=row["model"],
+            requests=row["requests"],
+            tokens=row["tokens"],
+            earned_nano_usd=row["cost_nano_usd"],
         )
     for row in await pool.fetch(SQL["own_instances"], since, until):
         found[row["model"]] = _with(found[row["model"]], row, price)

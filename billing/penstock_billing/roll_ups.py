@@ -80,6 +80,8 @@ async def step(connection: asyncpg.Connection, now: datetime | None = None) -> P
         since: datetime = row["hours_until"]
         until = max(since, min(target, since + HOURS_A_STEP * HOUR))
         hours = await _close(connection, "hour", since, until)
+        if hours:
+            await connection.execute(SQL["close_earned"], since, until, timeout=CLOSE_TIMEOUT_S)
         if not hours and until < target:
             # Empty years take no steps.
             following: datetime | None = await connection.fetchval(SQL["next_minute"], until)

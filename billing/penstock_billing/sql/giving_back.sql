@@ -20,13 +20,14 @@ select transaction_id from billing.refund where organisation_id = $1 and request
 insert into billing.refund (transaction_id, organisation_id, request_id) values ($1, $2, $3)
 
 -- name: request
--- By our id, or else the latest that the client called so.
-select request_id, funding, wallet_project_id, cost_nano_usd, ledger_transaction_id
-from (
+-- By our id, or else the latest that the client called so; found first, and put in order then.
+with found as materialized (
   select true as ours, event.* from billing.usage_event as event where organisation_id = $1 and request_id = $2
   union all
   select false, event.* from billing.usage_event as event where organisation_id = $1 and client_request_id = $2
-) as found
+)
+select request_id, funding, wallet_project_id, cost_nano_usd, ledger_transaction_id
+from found
 order by ours desc, ended_at desc, event_id desc
 limit 1
 

@@ -114,6 +114,38 @@ from summed
 full join kept using (organisation_id, hour, project_id, key_id, model, price_version, outcome, endpoint)
 where summed.sums is distinct from kept.sums
 
+-- name: wrong_earned
+-- What was earned in an hour before the mark is the sum of all tenants' minutes, by model and by organisation.
+with summed as (
+  select
+    hour, model, organisation_id,
+    row(sum(requests), sum(tokens), sum(cost_nano_usd))::text as sums
+  from (
+    select date_trunc('hour', minute, 'UTC') as hour, model, organisation_id, requests,
+      input_tokens + output_tokens as tokens, cost_nano_usd
+    from billing.usage_minute
+    where minute < (select rolled_until from billing.roll_up_mark where level = 'hour')
+      and minute >= coalesce($1::timestamptz, '-infinity') and minute < coalesce($2::timestamptz, 'infinity')
+  ) as used
+  group by grouping sets ((hour, model), (hour, organisation_id))
+), kept as (
+  select hour, model, organisation_id, row(requests, tokens, cost_nano_usd)::text as sums
+  from billing.earned_hour
+  where hour >= coalesce($1::timestamptz, '-infinity') and hour < coalesce($2::timestamptz, 'infinity')
+)
+select
+  'earned in the hour from ' || coalesce(summed.hour, kept.hour) || coalesce(
+    ' with ' || coalesce(summed.model, kept.model),
+    ' from organisation ' || coalesce(summed.organisation_id, kept.organisation_id)
+  ) as what,
+  kept.sums as found,
+  summed.sums as expected
+from summed
+full join kept on summed.hour = kept.hour
+  and coalesce(summed.model, '') = coalesce(kept.model, '')
+  and coalesce(summed.organisation_id, 0) = coalesce(kept.organisation_id, 0)
+where summed.sums is distinct from kept.sums
+
 -- name: wrong_days
 -- A day before the mark is the sum of its minutes.
 with summed as (

@@ -1,25 +1,35 @@
--- name: revenue
--- What was charged in [$1, $2) over all organisations, by organisation and model; $1 begins a UTC day.
--- Closed days, then closed hours, then minutes; events are never read.
-with mark as (
-  select
-    coalesce((select rolled_until from billing.roll_up_mark where level = 'day'), '-infinity') as days_until,
-    coalesce((select rolled_until from billing.roll_up_mark where level = 'hour'), '-infinity') as hours_until
+-- name: earned
+-- What was charged in [$1, $2) over all organisations, by model or (where $3) by organisation; $1 begins an hour.
+-- Closed hours, then minutes; neither events nor tenants' hours are read.
+with recursive mark as (
+  select coalesce((select rolled_until from billing.roll_up_mark where level = 'hour'), '-infinity') as hours_until
+), organisation as (
+  -- The minutes' only index begins with it.
+  (select organisation_id from billing.usage_minute order by organisation_id limit 1)
+  union all
+  select (select organisation_id from billing.usage_minute
+          where usage_minute.organisation_id > organisation.organisation_id order by 1 limit 1)
+  from organisation where organisation_id is not null
 ), used as (
-  select organisation_id, model, requests, input_tokens, output_tokens, cost_nano_usd
-  from mark join billing.usage_day on day >= $1 and day < least($2, days_until)
+  select model, organisation_id, requests, tokens, cost_nano_usd
+  from mark join billing.earned_hour on hour >= $1 and hour < least($2, hours_until)
+  where (model is null) = $3
   union all
-  select organisation_id, model, requests, input_tokens, output_tokens, cost_nano_usd
-  from mark join billing.usage_hour on hour >= greatest($1, days_until) and hour < least($2, hours_until)
-  union all
-  select organisation_id, model, requests, input_tokens, output_tokens, cost_nano_usd
-  from mark join billing.usage_minute on minute >= greatest($1, days_until, hours_until) and minute < $2
+  select case when not $3 then model end, case when $3 then organisation_id end, requests, tokens, cost_nano_usd
+  from organisation cross join lateral (
+    select model, requests, input_tokens + output_tokens as tokens, cost_nano_usd
+    from billing.usage_minute as total
+    where total.organisation_id = organisation.organisation_id
+      and minute >= (select greatest($1, hours_until) from mark) and minute < $2
+    -- Kept as it is: an index probe per tenant, however many minutes the planner expects behind the mark.
+    offset 0
+  ) as open_minutes
 )
-select organisation_id, model, sum(requests)::bigint as requests, sum(input_tokens + output_tokens)::bigint as tokens,
-       sum(cost_nano_usd)::bigint as cost_nano_usd
+select model, organisation_id, sum(requests)::bigint as requests, sum(tokens)::bigint as tokens,
+  sum(cost_nano_usd)::bigint as cost_nano_usd
 from used
-group by organisation_id, model
-order by cost_nano_usd desc, organisation_id, model
+group by model, organisation_id
+order by cost_nano_usd desc, model, organisation_id
 
 -- name: own_instances
 -- The installation's own engines that ran within [$1, $2): nobody is charged for them.

@@ -1,20 +1,23 @@
 -- name: by_our_id
 -- One index probe per partition of a window that the id's own time gives: few, however long events are kept.
-select event.*
-from billing.usage_event as event
-where organisation_id = $1 and request_id = $2 and ended_at >= $3 and ended_at < $4
-  and ($5::text[] is null or key_id = any ($5))
-order by ended_at desc
-limit 1
+-- Found first and put in order then: a plan made for any id would read in the order of time until it meets it.
+with found as materialized (
+  select event.*
+  from billing.usage_event as event
+  where organisation_id = $1 and request_id = $2 and ended_at >= $3 and ended_at < $4
+    and ($5::text[] is null or key_id = any ($5))
+)
+select * from found order by ended_at desc limit 1
 
 -- name: by_client_id
--- The latest that the client called so, in a window.
-select event.*
-from billing.usage_event as event
-where organisation_id = $1 and client_request_id = $2 and ended_at >= $3 and ended_at < $4
-  and ($5::text[] is null or key_id = any ($5))
-order by ended_at desc, event_id desc
-limit 1
+-- The latest that the client called so, in a window; found first here, too.
+with found as materialized (
+  select event.*
+  from billing.usage_event as event
+  where organisation_id = $1 and client_request_id = $2 and ended_at >= $3 and ended_at < $4
+    and ($5::text[] is null or key_id = any ($5))
+)
+select * from found order by ended_at desc, event_id desc limit 1
 
 -- name: limit_time
 -- Nobody waits longer for a search. Planned anew each time: which index serves depends on what is asked for.

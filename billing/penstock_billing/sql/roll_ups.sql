@@ -53,6 +53,21 @@ from organisation join billing.usage_minute as used on used.organisation_id = or
 where minute >= $1 and minute < $2
 group by 1, 2, 3, 4, 5, 6, 7, 8
 
+-- name: close_earned
+-- What all tenants together paid in hours [$1, $2), all of which are closed: by model, and by organisation.
+with recursive organisation as (
+  (select organisation_id from billing.usage_hour order by organisation_id limit 1)
+  union all
+  select (select organisation_id from billing.usage_hour
+          where usage_hour.organisation_id > organisation.organisation_id order by 1 limit 1)
+  from organisation where organisation_id is not null
+)
+insert into billing.earned_hour (hour, model, organisation_id, requests, tokens, cost_nano_usd)
+select hour, model, used.organisation_id, sum(requests), sum(input_tokens + output_tokens), sum(cost_nano_usd)
+from organisation join billing.usage_hour as used on used.organisation_id = organisation.organisation_id
+where hour >= $1 and hour < $2
+group by grouping sets ((hour, model), (hour, used.organisation_id))
+
 -- name: close_days
 -- Days [$1, $2) from their hours, all of which are closed.
 with recursive organisation as (

@@ -170,6 +170,21 @@ with added as (
     audio_ms         = total.audio_ms         + excluded.audio_ms,
     documents        = total.documents        + excluded.documents,
     cost_nano_usd    = total.cost_nano_usd    + excluded.cost_nano_usd
+), late_earned as (
+  insert into billing.earned_hour as total (hour, model, organisation_id, requests, tokens, cost_nano_usd)
+  select hour, model, organisation_id, sum(requests), sum(tokens), sum(cost_nano_usd)
+  from (
+    select date_trunc('hour', minute, 'UTC') as hour, model, organisation_id, requests,
+      input_tokens + output_tokens as tokens, cost_nano_usd
+    from by_minute
+    where minute < (select rolled_until from billing.roll_up_mark where level = 'hour')
+  ) as late
+  group by grouping sets ((hour, model), (hour, organisation_id))
+  order by hour, model, organisation_id
+  on conflict (hour, model, organisation_id) do update set
+    requests      = total.requests      + excluded.requests,
+    tokens        = total.tokens        + excluded.tokens,
+    cost_nano_usd = total.cost_nano_usd + excluded.cost_nano_usd
 ), spent as (
   insert into billing.spend_month as total (organisation_id, project_id, key_id, month, cost_nano_usd)
   select

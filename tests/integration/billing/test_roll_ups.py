@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
-from penstock_billing import invariants, roll_ups, usage
+from penstock_billing import invariants, margins, roll_ups, usage
 from penstock_billing.errors import UsageQuestionRefused
 from penstock_billing.invariants import Check
 from penstock_billing.journal import Journal
@@ -182,6 +183,35 @@ async def test_every_window_and_division_is_the_sum_of_its_requests(
                 assert all(line.at is None or since - timedelta(days=1) < line.at < until for line in lines)
 
 
+@pytest.mark.parametrize("closed_hours", [0, 30, 96])
+async def test_what_all_tenants_paid_is_the_sum_of_their_requests(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make, closed_hours: int
+) -> None:
+    records = spread(make, DAY, 4, 300)
+    assert len({each.model for each in records}) > 1
+    assert len({each.organisation_id for each in records}) > 1
+    await ship(journal, shipper, records[:200])
+    await advance(database, DAY + timedelta(hours=closed_hours, minutes=6))
+    await ship(journal, shipper, records[200:])
+    assert await check(database) == []
+    for since in (DAY, DAY + timedelta(days=1), DAY + 31 * HOUR):
+        for until in (DAY + timedelta(days=2), DAY + timedelta(days=4), DAY + 33 * HOUR + 7 * MINUTE):
+            mine = [each for each in records if ms(since) <= each.ended_ms < ms(until)]
+            models, payers = Counter[str](), Counter[int]()
+            for each in mine:
+                models[each.model] += each.cost_nano_usd
+                payers[each.organisation_id] += each.cost_nano_usd
+            shown = await margins.by_model(database, since, until, lambda kind, at: None)
+            assert {each.model: each.earned_nano_usd for each in shown} == models
+            assert sum(each.requests for each in shown) == len(mine)
+            assert sum(each.tokens for each in shown) == sum(
+                each.input_tokens + each.output_tokens for each in mine
+            )
+            paid = await margins.by_organisation(database, since, until)
+            assert paid == payers
+            assert list(paid.values()) == sorted(paid.values(), reverse=True)
+
+
 async def test_lines_are_told_apart_and_narrowed_as_asked(
     database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make
 ) -> None:
@@ -233,6 +263,7 @@ async def test_an_answer_tells_how_fresh_it_is(
         ("usage_minute", "minute", Check.ROLL_UPS_ARE_SUMS),
         ("usage_hour", "hour", Check.HOURS_ARE_SUMS),
         ("usage_day", "day", Check.DAYS_ARE_SUMS),
+        ("earned_hour", "hour", Check.EARNED_IS_USAGE),
     ],
 )
 async def test_a_sum_that_was_tampered_with_is_named_where_it_is(
@@ -248,7 +279,7 @@ async def test_a_sum_that_was_tampered_with_is_named_where_it_is(
     await advance(database, DAY + timedelta(days=3))
     async with database.acquire() as connection:
         await connection.execute(
-            f"update billing.{table} set input_tokens = input_tokens + 1 where ctid = "
+            f"update billing.{table} set requests = requests + 1 where ctid = "
             f"(select ctid from billing.{table} where {level} >= $1 limit 1)",
             DAY + timedelta(days=1),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,9 +39,7 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
         since = today - timedelta(days=days - 1)
         by_model = await margins.by_model(world.pool, since, until, price)
         names = {each.id: each.name for each in await organisations.listed(world.pool)}
-        payers: defaultdict[str, int] = defaultdict(int)
-        for line in await margins.revenue(world.pool, since, until):
-            payers[names.get(line.organisation_id, f"#{line.organisation_id}")] += line.cost_nano_usd
+        paid = await margins.by_organisation(world.pool, since, until)
         spec = {
             "type": "bar",
             "labels": [each.model for each in by_model[:12]],
@@ -65,7 +62,7 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             earned=sum(each.earned_nano_usd for each in by_model),
             cost=sum(each.cost_nano_usd for each in by_model),
             unpriced=sorted({name for each in by_model for name in each.unpriced}),
-            payers=sorted(payers.items(), key=lambda item: -item[1]),
+            payers=[(names.get(number, f"#{number}"), cost) for number, cost in paid.items()],
             spec=spec,
         )
 

@@ -94,9 +94,6 @@ async def _page(
     pool = frame.world.pool
     now = datetime.now(UTC)
     month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    spent: dict[int, int] = {}
-    for line in await margins.revenue(pool, month, now):
-        spent[line.organisation_id] = spent.get(line.organisation_id, 0) + line.cost_nano_usd
     credit: dict[int, int] = {}
     for balance in await books.balances(pool):
         if balance.kind in CREDIT:
@@ -111,7 +108,7 @@ async def _page(
         visitor,
         status=status,
         organisations=await organisations.listed(pool),
-        spent=spent,
+        spent=await margins.by_organisation(pool, month, now),
         credit=credit,
         plans=[plan.name for plan in offered],
         month=f"{month:%B %Y}",
