@@ -92,9 +92,11 @@ async def of_endpoint(
     pool: asyncpg.Pool, organisation_id: int, endpoint: str, over: Window, made_at: datetime
 ) -> Latency:
     """How long the answered requests of an endpoint took; before `made_at` its name was another one's."""
-    rows = await pool.fetch(
-        SQL["sampled"], organisation_id, endpoint, over.since, over.part, over.parts, SAMPLE_MAX, made_at
-    )
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(SQL["in_order"])
+        rows = await connection.fetch(
+            SQL["sampled"], organisation_id, endpoint, over.since, over.part, over.parts, SAMPLE_MAX, made_at
+        )
     sampled: dict[datetime, list[asyncpg.Record]] = {begins: [] for begins in over.begins}
     for row in rows:
         sampled[row["begins"]].append(row)

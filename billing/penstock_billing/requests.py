@@ -32,6 +32,13 @@ CLIENT_ID_DAYS = 30
 LATEST = UUID(int=2**128 - 1)
 AT_ONCE = timedelta(seconds=1)
 """Requests that ended in the same moment are told apart by their ids: the window holds all of them."""
+HOUR_BY_HOUR = """
+select event.*
+from unnest($17::timestamptz[]) as begins cross join lateral (
+  {wanted} {place} {in_hour} {order}
+) as event
+{order}
+"""
 
 Database = asyncpg.Connection | asyncpg.Pool
 
@@ -127,8 +134,7 @@ async def latest(database: Database, wanted: Wanted) -> list[RecordedRequest]:
     """List requests, the latest first; raises SearchTookTooLong."""
     until = wanted.until if wanted.before is None else min(wanted.until, wanted.before[0] + AT_ONCE)
     place = wanted.before or (wanted.until, LATEST)
-    query = f"{SQL['wanted']}\n{SQL['latest_first']}"
-    return await _search(database, query, (*_filters(wanted, wanted.since, until), *place, wanted.limit))
+    return await _search(database, msgspec.structs.replace(wanted, until=until), place)
 
 
 async def neighbours(
@@ -139,12 +145,10 @@ async def neighbours(
     Raises SearchTookTooLong.
     """
     place = (one.ended_at, one.event_id)
-    older = f"{SQL['wanted']}\n{SQL['latest_first']}"
-    newer = f"{SQL['wanted']}\n{SQL['earliest_first']}"
-    before = await _search(
-        database, older, (*_filters(wanted, wanted.since, one.ended_at + AT_ONCE), *place, 1)
-    )
-    after = await _search(database, newer, (*_filters(wanted, one.ended_at, wanted.until), *place, 1))
+    older = msgspec.structs.replace(wanted, until=one.ended_at + AT_ONCE, limit=1)
+    newer = msgspec.structs.replace(wanted, since=one.ended_at, limit=1)
+    before = await _search(database, older, place)
+    after = await _search(database, newer, place, forward=True)
     return (before[0] if before else None), (after[0] if after else None)
 
 
@@ -190,32 +194,79 @@ def bounds_of(name: str, now: datetime) -> tuple[datetime, datetime]:
     return min(ours[0], lately[0]), max(ours[1], lately[1])
 
 
-def _filters(wanted: Wanted, since: datetime, until: datetime) -> tuple[Any, ...]:
+async def _search(
+    database: Database, wanted: Wanted, place: tuple[datetime, UUID], *, forward: bool = False
+) -> list[RecordedRequest]:
+    """Read from behind a place on: back to earlier requests, or forward to later ones."""
     first, last = wanted.statuses or (None, None)
-    return (
+    outcomes = None if wanted.outcomes is None else [each.value for each in wanted.outcomes]
+    place_sql = SQL["after_place" if forward else "before_place"]
+    order = SQL["earliest_first" if forward else "latest_first"]
+    query = f"{SQL['wanted']} {place_sql} {order}"
+    values: list[Any] = [
         wanted.organisation_id,
-        since,
-        until,
+        wanted.since,
+        wanted.until,
         wanted.key_ids,
         wanted.name,
         wanted.key_id,
         wanted.model,
         wanted.endpoint,
         wanted.project_id,
-        None if wanted.outcomes is None else [each.value for each in wanted.outcomes],
+        outcomes,
         first,
         last,
         wanted.longer_than_us,
-    )
-
-
-async def _search(database: Database, query: str, values: tuple[Any, ...]) -> list[RecordedRequest]:
+        *place,
+        wanted.limit,
+    ]
     async with _connection(database) as connection, connection.transaction():
         await connection.execute(SQL["limit_time"])
         try:
+            if _summed_up(wanted):
+                values.append(await _hours(connection, wanted, outcomes, place[0], forward) or [])
+                query = HOUR_BY_HOUR.format(
+                    wanted=SQL["wanted"], place=place_sql, in_hour=SQL["in_hour"], order=order
+                )
             return [_read(row) for row in await connection.fetch(query, *values)]
         except asyncpg.QueryCanceledError:
             raise SearchTookTooLong("the search was stopped: it reads too many requests") from None
+
+
+def _summed_up(wanted: Wanted) -> bool:
+    """Whether roll-ups tell in which hours there are such requests, so that no others are read.
+
+    Of those that were slow, or not answered whole, there are indexes.
+    """
+    asked = (wanted.key_ids, wanted.key_id, wanted.model, wanted.endpoint, wanted.project_id)
+    unknown = (wanted.name, wanted.statuses, wanted.longer_than_us)
+    return any(each is not None for each in asked) and all(each is None for each in unknown)
+
+
+async def _hours(
+    connection: asyncpg.Connection,
+    wanted: Wanted,
+    outcomes: list[str] | None,
+    place: datetime,
+    forward: bool,
+) -> list[datetime] | None:
+    """The hours nearest to where a search begins that have as many such requests as are wanted."""
+    found: list[datetime] | None = await connection.fetchval(
+        SQL["hours"],
+        wanted.organisation_id,
+        wanted.since,
+        wanted.until,
+        wanted.key_ids,
+        wanted.key_id,
+        wanted.model,
+        wanted.endpoint,
+        wanted.project_id,
+        outcomes,
+        forward,
+        wanted.limit,
+        place,
+    )
+    return found
 
 
 @contextlib.asynccontextmanager

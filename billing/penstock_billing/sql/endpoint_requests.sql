@@ -1,3 +1,8 @@
+-- name: in_order
+-- The planner takes a part of a window for a handful of rows, and would read a busy one whole to sort it.
+set local enable_bitmapscan = off;
+set local enable_sort = off
+
 -- name: sampled
 -- The latest answered requests of each part of a window, at most $6 of each: index probes, however many there are.
 -- $3 the window's beginning, $4 how long a part is, $5 how many parts; what ended before $7 is another endpoint's.

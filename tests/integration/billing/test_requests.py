@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from penstock_base import ids
-from penstock_billing import archive, partitions, requests
+from penstock_billing import archive, partitions, requests, roll_ups
 from penstock_billing.errors import SearchTookTooLong
 from penstock_billing.journal import Journal
 from penstock_billing.record import Outcome, UsageRecord
@@ -89,7 +90,9 @@ async def test_a_look_for_one_request_touches_the_days_of_its_id_only(database: 
         assert text.count(" on usage_event_") <= 2 * 4, text
         assert "Seq Scan" not in text
         latest = (1, NOW, tomorrow, *[None] * 10, tomorrow, requests.LATEST, 20)
-        query = f"explain {requests.SQL['wanted']}\n{requests.SQL['latest_first']}"
+        query = (
+            f"explain {requests.SQL['wanted']} {requests.SQL['before_place']} {requests.SQL['latest_first']}"
+        )
         plan = await connection.fetch(query, *latest)
         text = "\n".join(row[0] for row in plan)
         assert "Seq Scan" not in text
@@ -148,7 +151,7 @@ async def test_a_list_is_narrowed(
         {"endpoint": "desk"},
         {"project_id": 8},
         {"outcome": Outcome.STALLED},
-        {"status": 503},
+        {"status": 503, "outcome": Outcome.ENGINE_FAILED},
         {"duration_us": 70_000_000},
         {"request_id": "req_theirs"},
         {"client_request_id": "mine"},
@@ -256,3 +259,58 @@ def test_our_id_tells_its_time() -> None:
     bounds = requests.window(f"req_{ids.uuid7_bytes().hex()}")
     assert bounds is not None
     assert bounds[0].timestamp() < time.time() < bounds[1].timestamp()
+
+
+async def test_the_rare_are_found_hour_by_hour_and_page_by_page(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make
+) -> None:
+    """Of a key that asks seldom nothing is lost or doubled, over closed hours and open ones, both ways."""
+    until = NOW.replace(minute=20, second=0, microsecond=0)
+    seldom = [
+        made_at(make, until - timedelta(minutes=minutes), key_id="seldom")
+        for minutes in (1, 2, 19, 20, 21, 62, 65, 300, 301, 1500, 1501, 1502, 2900, 4000)
+    ]
+    often = [made_at(make, until - timedelta(minutes=n), key_id="often") for n in range(200)]
+    await ship(journal, shipper, *seldom, *often)
+    async with database.acquire() as connection:
+        await roll_ups.advance(connection, until - timedelta(hours=2))
+    late = made_at(make, until - timedelta(minutes=1503), key_id="seldom")
+    await ship(journal, shipper, late)
+    expected = sorted(
+        (each.request_id for each in [*seldom, late] if each.ended_ms > ms(until - timedelta(minutes=3000))),
+        key=lambda name: next(-each.ended_ms for each in [*seldom, late] if each.request_id == name),
+    )
+    wanted = Wanted(
+        organisation_id=1,
+        since=until - timedelta(minutes=3000),
+        until=until,
+        key_id="seldom",
+        limit=3,
+    )
+    found: list[requests.RecordedRequest] = []
+    while page := await requests.latest(
+        database,
+        msgspec.structs.replace(wanted, before=(found[-1].ended_at, found[-1].event_id) if found else None),
+    ):
+        found += page
+    assert [each.request_id for each in found] == expected
+    for at, one in enumerate(found):
+        older, newer = await requests.neighbours(database, wanted, one)
+        assert older == (found[at + 1] if at + 1 < len(found) else None)
+        assert newer == (found[at - 1] if at else None)
+
+
+async def test_hours_whose_requests_are_in_a_file_hide_none_before_them(
+    database: asyncpg.Pool, journal: Journal, shipper: Shipper, make: Make, tmp_path: Path
+) -> None:
+    noon = NOW.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=10)
+    filed = [made_at(make, noon + timedelta(minutes=n), key_id="k") for n in range(5)]
+    before = made_at(make, noon - timedelta(days=1), key_id="k")
+    await ship(journal, shipper, *filed, before)
+    async with database.acquire() as connection:
+        await partitions.settle(connection)
+        await archive.file_day(connection, tmp_path, noon.date())
+    wanted = Wanted(
+        organisation_id=1, since=noon - timedelta(days=2), until=noon + timedelta(days=2), key_id="k", limit=1
+    )
+    assert [each.request_id for each in await requests.latest(database, wanted)] == [before.request_id]
