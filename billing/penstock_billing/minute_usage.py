@@ -36,7 +36,7 @@ async def read(pool: usage.Database, question: Question) -> list[MinuteLine]:
     if question.key_id is not None:
         return []
     rows = await pool.fetch(
-        SQL["by_step"],
+        f"{SQL['overlapping']}\n{SQL['by_step']}",
         question.organisation_id,
         question.since,
         question.until,

@@ -130,7 +130,9 @@ async def charged(
     connection: asyncpg.Connection | asyncpg.Pool, organisation_id: int, since: datetime, until: datetime
 ) -> list[MinuteUsage]:
     """List an organisation's charged minutes that begin in [since, until), per interval and price version."""
-    rows = await connection.fetch(SQL["by_interval"], organisation_id, since, until)
+    rows = await connection.fetch(
+        f"{SQL['overlapping']}\n{SQL['by_interval']}", organisation_id, since, until
+    )
     return [MinuteUsage(**(dict(row) | {"kind": IntervalKind(row["kind"])})) for row in rows]
 
 

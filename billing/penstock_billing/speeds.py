@@ -71,8 +71,9 @@ async def lately(
     """The last days' speed of these models, or of all; of those that nobody asked there is none."""
     since = _today(today) - timedelta(days=DAYS - 1)
     if models is None:
-        return _by_key(await pool.fetch(SQL["lately"], since), "model")
-    return _by_key(await pool.fetch(SQL["lately_of"], since, list(models)), "model")
+        return _by_key(await pool.fetch(f"{SQL['lately']}\n{SQL['quantiles']}", since), "model")
+    query = f"{SQL['lately_of']}\n{SQL['quantiles']}"
+    return _by_key(await pool.fetch(query, since, list(models)), "model")
 
 
 async def by_day(

@@ -48,9 +48,9 @@ order by 1, 2, 3
 on conflict (organisation_id, project_id, kind) do update set posted_nano_usd = account.posted_nano_usd
 returning kind, posted_nano_usd
 
--- name: by_interval
--- What an organisation was charged in [$2, $3), per interval and price. A charge that reaches across an edge counts
--- by the minutes that begin inside; one that begins before is found through its interval, whatever its length.
+-- name: overlapping
+-- Charges of an organisation that reach into [$2, $3), for what follows; one that begins before is found through its
+-- interval, whatever its length.
 with overlapping as (
   select interval_id, since, until, project_id, minute_price_version
   from billing.minute_charge
@@ -66,7 +66,12 @@ with overlapping as (
   ) as latest
   where run.organisation_id = $1 and run.started_at < $2 and (run.stopped_at is null or run.stopped_at > $2)
     and latest.until > $2
-), inside as (
+)
+
+-- name: by_interval
+-- What was charged in [$2, $3), per interval and price. A charge that reaches across an edge counts by the minutes that
+-- begin inside.
+, inside as (
   select
     interval_id, project_id, minute_price_version,
     sum(ceil(extract(epoch from least(until, $3)) / 60) - ceil(extract(epoch from greatest(since, $2)) / 60))::bigint
@@ -86,22 +91,7 @@ order by 1, 8
 -- name: by_step
 -- The same, not by interval but by day, hour or minute ($4; total is one line), and by what ran. $5..$7: only this
 -- project, model, endpoint.
-with overlapping as (
-  select interval_id, since, until, project_id, minute_price_version
-  from billing.minute_charge
-  where organisation_id = $1 and since >= $2 and since < $3
-  union all
-  select latest.*
-  from billing.running_interval as run, lateral (
-    select interval_id, since, until, project_id, minute_price_version
-    from billing.minute_charge as charge
-    where charge.interval_id = run.id and charge.since < $2
-    order by charge.since desc
-    limit 1
-  ) as latest
-  where run.organisation_id = $1 and run.started_at < $2 and (run.stopped_at is null or run.stopped_at > $2)
-    and latest.until > $2
-), inside as (
+, inside as (
   select interval_id, project_id, minute_price_version, greatest(since, $2) as since, least(until, $3) as until
   from overlapping
 ), pieces as (

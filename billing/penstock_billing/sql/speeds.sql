@@ -1,23 +1,12 @@
 -- name: lately
--- Quantiles of every model since a UTC day: of each measure the steps of its scale under which so many requests
--- are. Sums of a few hundred rows per model and day; events are never read.
+-- Of every model since a UTC day, as `quantiles` wants it: of each measure how many requests were in which step of its
+-- scale. Sums of a few hundred rows per model and day; events are never read.
 with summed as (
   select model, measure, bucket, sum(requests) as requests
   from billing.speed_day
   where day >= $1
   group by model, measure, bucket
-), running as (
-  select model, measure, bucket,
-    sum(requests) over (partition by model, measure order by bucket) as until,
-    sum(requests) over (partition by model, measure) as total
-  from summed
 )
-select model, measure, total::bigint as requests,
-  min(bucket) filter (where until >= total * 0.1) as p10,
-  min(bucket) filter (where until >= total * 0.5) as p50,
-  min(bucket) filter (where until >= total * 0.9) as p90
-from running
-group by model, measure, total
 
 -- name: lately_of
 -- The same of the models $2: a query of its own, so that it is found by their names.
@@ -26,7 +15,11 @@ with summed as (
   from billing.speed_day
   where model = any ($2::text[]) and day >= $1
   group by model, measure, bucket
-), running as (
+)
+
+-- name: quantiles
+-- What follows both.
+, running as (
   select model, measure, bucket,
     sum(requests) over (partition by model, measure order by bucket) as until,
     sum(requests) over (partition by model, measure) as total
