@@ -135,3 +135,23 @@ async def test_a_proposal_is_simulated_and_changes_nothing(site: Site) -> None:
     wrong = await client.post("/portal/operator/prices/simulate", data={"proposal": "models:\n  x: 1"})
     assert wrong.status_code == 422
     assert "proposal:2" in wrong.text
+
+
+async def test_organisations_and_prices_are_searched_by_a_part_of_the_name(site: Site) -> None:
+    await site.database.execute(
+        "insert into access.organisation (name) select format('Tenant %s', n) from generate_series(1, 230) as n"
+    )
+    client = await site.client("operator")
+    here = "/portal/operator/organisations"
+    whole = (await client.get(here)).text
+    assert whole.count("Look inside") == 200
+    assert "The first 200 of 231" in whole
+    found = (await client.get(here, params={"q": "TENANT 22"}, headers={"hx-target": "found"})).text
+    assert found.count("Look inside") == 11
+    assert "<html" not in found
+    none = (await client.get(here, params={"q": "<b>"})).text
+    assert "No organisation fits" in none
+    assert 'value="&lt;b&gt;"' in none
+    prices = (await client.get("/portal/operator/prices", params={"q": "embed"})).text
+    assert f'href="/portal/models/{EMBED}"' in prices
+    assert f'href="/portal/models/{MODEL}"' not in prices

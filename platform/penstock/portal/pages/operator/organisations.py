@@ -23,6 +23,8 @@ from penstock_billing import books, margins
 from penstock_billing.ledger import AccountKind
 
 PATH = "/portal/operator/organisations"
+SHOWN_MAX = 200
+"""Of more, a part of the name is asked for."""
 CREDIT = {AccountKind.PREPAID, AccountKind.PROMOTIONAL, AccountKind.LEASE}
 
 
@@ -100,6 +102,9 @@ async def _page(
             had = credit.get(balance.organisation_id, 0)
             # What we owe stands in the books below zero.
             credit[balance.organisation_id] = had - balance.posted_nano_usd
+    query = request.query_params.get("q", "").strip()
+    listed = await organisations.listed(pool)
+    found = [each for each in listed if query.casefold() in each.name.casefold()]
     async with pool.acquire() as taken:
         offered = await plans.listed(cast("asyncpg.Connection", taken))
     return frame.page(
@@ -107,7 +112,11 @@ async def _page(
         "operator/organisations.html",
         visitor,
         status=status,
-        organisations=await organisations.listed(pool),
+        block="found" if request.headers.get("hx-target") == "found" else None,
+        organisations=found[:SHOWN_MAX],
+        found=len(found),
+        all=len(listed),
+        q=query,
         spent=await margins.by_organisation(pool, month, now),
         credit=credit,
         plans=[plan.name for plan in offered],

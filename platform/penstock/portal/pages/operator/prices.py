@@ -29,6 +29,8 @@ from penstock_billing.prices import STANDARD_LIST, PriceBook
 
 PATH = "/portal/operator/prices"
 DAYS = (1, 7, 30, 90)
+SHOWN_MAX = 200
+"""Models; of more, a part of the name is asked for."""
 PROPOSAL_BYTES_MAX = 200_000
 EXAMPLE = """name: Spring prices
 models:
@@ -130,9 +132,9 @@ async def _page(
     name = request.query_params.get("list", book.lists[STANDARD_LIST].name)
     chosen = next((each for each in book.lists.values() if each.name == name), book.lists[STANDARD_LIST])
     asked, now = Asked(chosen.id), datetime.now(UTC)
-    held = {
-        model: price_history.of_model(book, asked, model, now) for model in price_history.models(book, asked)
-    }
+    query = request.query_params.get("q", "").strip()
+    priced = price_history.models(book, asked)
+    found = [model for model in priced if query.casefold() in model.casefold()]
     minutes = [
         each
         for kind, subject in price_history.minutes(book, asked)
@@ -142,7 +144,10 @@ async def _page(
     context: dict[str, Any] = {
         "lists": [(each.name, each.name) for each in book.lists.values()],
         "chosen": chosen.name,
-        "held": held,
+        "held": {model: price_history.of_model(book, asked, model, now) for model in found[:SHOWN_MAX]},
+        "found": len(found),
+        "all": len(priced),
+        "q": query,
         "minutes": minutes,
         "statuses": Status,
         "models": sorted((card.id, card.id) for card in world.shelf.cards),
@@ -152,7 +157,10 @@ async def _page(
         "choices": [(each, "day" if each == 1 else f"{each} days") for each in DAYS],
         "result": None,
     }
-    return frame.page(request, "operator/prices.html", visitor, status=status, **(context | more))
+    block = "found" if request.headers.get("hx-target") == "found" else None
+    return frame.page(
+        request, "operator/prices.html", visitor, block=block, status=status, **(context | more)
+    )
 
 
 class Result(msgspec.Struct, frozen=True):
