@@ -14,6 +14,7 @@ from penstock_billing.requests import RecordedRequest
 
 SHORT_ID = 8
 """Last characters of an id: its first ones tell the time, which is shown beside it."""
+WRITING_US_MIN = 5_000
 TONES = {Outcome.DONE: "good", Outcome.CREDIT_ENDED: "warn", Outcome.RECOVERED: "warn"}
 WHOLE = 1000
 """A bar's length for the whole time of a request."""
@@ -73,9 +74,12 @@ def bars(one: RecordedRequest) -> list[Bar]:
 
 
 def tokens_per_s(one: RecordedRequest) -> float | None:
-    """How fast it was written after the first token; None where that cannot be told."""
+    """How fast it was written after the first token; None where that cannot be told.
+
+    What came in one piece says nothing of how fast it was made.
+    """
     took_us = one.duration_us - one.first_token_us
-    if not one.streamed or not one.first_token_us or one.output_tokens < 2 or took_us <= 0:
+    if not one.streamed or not one.first_token_us or one.output_tokens < 2 or took_us < WRITING_US_MIN:
         return None
     return (one.output_tokens - 1) / (took_us / 1_000_000)
 

@@ -138,9 +138,10 @@ async def test_a_proposal_is_simulated_and_changes_nothing(site: Site) -> None:
 
 
 async def test_organisations_and_prices_are_searched_by_a_part_of_the_name(site: Site) -> None:
-    await site.database.execute(
-        "insert into access.organisation (name) select format('Tenant %s', n) from generate_series(1, 230) as n"
+    made = (
+        "insert into access.organisation (name) select format('Tenant %s', n) from generate_series(1, 230) n"
     )
+    await site.database.execute(made)
     client = await site.client("operator")
     here = "/portal/operator/organisations"
     whole = (await client.get(here)).text

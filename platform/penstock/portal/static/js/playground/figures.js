@@ -11,8 +11,9 @@ export function duration(ms) {
   return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
 }
 
+// What came in one piece says nothing of how fast it was made.
 export function speed(tokens, ms) {
-  if (tokens < 2 || ms <= 0) return "";
+  if (tokens < 2 || ms < 5) return "";
   const perSecond = ((tokens - 1) * 1000) / ms;
   return `${perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond).toLocaleString("en")} tokens/s`;
 }
