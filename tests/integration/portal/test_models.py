@@ -291,3 +291,15 @@ async def test_rest_has_the_same_models_facets_and_prices(site: Site) -> None:
         assert (await api.get("/api/v1/models/no/such")).status_code == 404
     visitor = await site.visitor()
     assert (await visitor.get("/api/v1/models")).status_code == 401
+
+
+async def test_the_state_of_an_open_page_is_asked_for_by_itself(site: Site) -> None:
+    client = await site.client("viewer")
+    page = (await client.get("/portal/models/penstock/demo-chat")).text
+    asked = "/portal/models/penstock/demo-chat/state"
+    assert f'hx-get="{asked}"' in page
+    part = await client.get(asked)
+    assert part.status_code == 200
+    assert ">live<" in part.text
+    assert "<html" not in part.text
+    assert (await client.get("/portal/models/no/body/state")).status_code == 404

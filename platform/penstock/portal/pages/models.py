@@ -152,7 +152,17 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             may_deploy=visitor.may(Role.DEVELOPER) and EndpointKind.SERVERLESS in card.endpoints,
         )
 
-    return [browse, show]
+    @get("/models/{publisher:str}/{name:str}/state", sync_to_thread=False)
+    def standing(
+        request: Request[Any, Any, Any],
+        visitor: NamedDependency[Visitor],
+        publisher: FromPath[str],
+        name: FromPath[str],
+    ) -> Response[str]:
+        listed = world.catalog.find(visitor.organisation_id, f"{publisher}/{name}")
+        return frame.page(request, "model.html", visitor, block="state", listed=listed)
+
+    return [browse, show, standing]
 
 
 def comparing(models: tuple[str, ...] | list[str]) -> str:

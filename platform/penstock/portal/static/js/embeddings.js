@@ -118,6 +118,8 @@ async function compare() {
   try {
     const { answer, requestId } = await embedded(where, { model: choice.model, input: texts }, clientId);
     const vectors = answer.data.toSorted((one, other) => one.index - other.index).map((one) => one.embedding);
+    choice.state = "ready";
+    showModel();
     $("took").textContent = duration(performance.now() - began);
     $("start").hidden = true;
     $("answer").hidden = false;
