@@ -215,6 +215,10 @@ async def real_tables(connection: asyncpg.Connection) -> dict[str, Any]:
             table: await rows(f"select organisation_id, {since}, {SLOT}, {COUNTS} from billing.{table}")
             for table, since in (("usage_minute", "minute"), ("usage_hour", "hour"), ("usage_day", "day"))
         },
+        "earned_hour": await rows(
+            "select hour, coalesce(model, ''), coalesce(organisation_id, 0), requests, tokens, cost_nano_usd"
+            " from billing.earned_hour"
+        ),
         "spend_month": await rows(
             "select organisation_id, project_id, key_id, month, cost_nano_usd from billing.spend_month"
         ),
@@ -257,6 +261,7 @@ def model_tables(server: Server) -> dict[str, Any]:
         "journal_cursor": sorted((key, *row[:2]) for key, row in tables.get("journal_cursor", {}).items()),
         "usage_event": events,
         **{table: counts(table) for table in ("usage_minute", "usage_hour", "usage_day")},
+        "earned_hour": counts("earned_hour"),
         "spend_month": counts("spend_month"),
         "account": sorted((*account, posted) for account, posted in tables.get("account", {}).items()),
         "entry": sorted(

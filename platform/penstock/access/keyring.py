@@ -27,6 +27,8 @@ MISSING_MAX = 10_000
 ASK_TIMEOUT_S = 5.0
 """Longest wait for the database about a key never seen."""
 
+NOT_OURS = "the API key is not one of this platform: they begin with 'sk-penstock-'"
+
 
 class InvalidKey(Exception):
     """The credential is missing, malformed, unknown or revoked; the message says which, and no more."""
@@ -98,16 +100,17 @@ class Keyring:
         """
         if not text:
             raise InvalidKey("no API key was given: send it as 'Authorization: Bearer sk-penstock-…'")
-        parsed = keys.parse(text)
-        if parsed is None:
-            raise InvalidKey("the API key is not one of this platform: they begin with 'sk-penstock-'")
+        parsed = keys.take_apart(text)
+        # Of a key that is known here its secret tells all: the look at its end is for others.
+        if parsed is None or (parsed.id not in self._entries and not parsed.fits):
+            raise InvalidKey(NOT_OURS)
         if parsed.id not in self._entries and parsed.id not in self._missing:
             await self._ask(parsed.id)
         entry = self._entries.get(parsed.id)
         given = keys.digest(self._pepper, parsed.secret)
         # Compare even when the key is unknown, so that both answers take the same time.
         if not hmac.compare_digest(given, entry.digest if entry else bytes(32)) or entry is None:
-            raise InvalidKey("the API key is unknown or was revoked")
+            raise InvalidKey("the API key is unknown or was revoked" if parsed.fits else NOT_OURS)
         return entry.principal
 
     async def _ask(self, key_id: str) -> None:

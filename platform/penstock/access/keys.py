@@ -36,10 +36,16 @@ class UnknownKey(Exception):
 
 
 class ParsedKey(msgspec.Struct, frozen=True):
-    """A well-formed key as it came in a header: its public id, and the secret part to be hashed."""
+    """A key as it came in a header: its public id, the secret part to be hashed, and what ends it."""
 
     id: str
     secret: bytes
+    check: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether its end is that of its beginning: where it is not, somebody mistyped or invented it."""
+        return hmac.compare_digest(self.check.encode(), _check(self.id, self.secret.decode()).encode())
 
 
 class MadeKey(msgspec.Struct, frozen=True):
@@ -63,17 +69,18 @@ class ListedKey(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
 
 
+def take_apart(text: str) -> ParsedKey | None:
+    """Take apart what looks like a key of ours, whether it `fits` or not; None for anything else."""
+    key_id, _, rest = text.removeprefix(PREFIX).partition("-")
+    if not text.startswith(PREFIX) or len(key_id) != ID_LENGTH:
+        return None
+    return ParsedKey(key_id, rest[:SECRET_LENGTH].encode(), rest[SECRET_LENGTH:])
+
+
 def parse(text: str) -> ParsedKey | None:
     """Take a key apart; None when it cannot be one of ours."""
-    key_id, _, rest = text.removeprefix(PREFIX).partition("-")
-    secret, check = rest[:SECRET_LENGTH], rest[SECRET_LENGTH:]
-    if (
-        not text.startswith(PREFIX)
-        or len(key_id) != ID_LENGTH
-        or not hmac.compare_digest(check.encode(), _check(key_id, secret).encode())
-    ):
-        return None
-    return ParsedKey(key_id, secret.encode())
+    parsed = take_apart(text)
+    return parsed if parsed is not None and parsed.fits else None
 
 
 def digest(pepper: bytes, secret: bytes) -> bytes:

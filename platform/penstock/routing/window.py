@@ -19,12 +19,9 @@ class Window:
         self._most = float(batch_max)
         self._target_s = target_s
         self._size = float(batch_max)
-        self._settled_at_s = 0.0
-
-    @property
-    def size(self) -> int:
+        self.size = max(1, batch_max)
         """How many requests may be there now; never less than one."""
-        return max(1, int(self._size))
+        self._settled_at_s = 0.0
 
     def has_room(self, in_flight: int) -> bool:
         """May one more request go there?"""
@@ -42,3 +39,4 @@ class Window:
                 self._settled_at_s = now_s
         elif in_flight >= self.size - 1:
             self._size = min(self._most, self._size + 1 / self._size)
+        self.size = max(1, int(self._size))

@@ -231,14 +231,15 @@ class Dispatcher:
         The request's prompt has `tokens`: while tenants share the model, an engine that has others to read
         is for those who have few, so that a newcomer's prompt is read in the next step but one at worst.
         """
-        candidates, free, places = self._open(model), 0, 0
-        for target in candidates:
-            free += target.window.size - target.in_flight
+        now_s, candidates, free, places = self._clock(), [], 0, 0
         for target in self._directory.targets(model):
             if target.ready:
                 places += target.window.size
+                if target.open(now_s):
+                    candidates.append(target)
+                    free += target.window.size - target.in_flight
         reserve = max(1, places // RESERVE) if places >= RESERVE_FROM else 0
-        if self._clock() - self._shared_at_s.get(model, -SHARED_FOR_S) < SHARED_FOR_S:
+        if now_s - self._shared_at_s.get(model, -SHARED_FOR_S) < SHARED_FOR_S:
             calm = [each for each in candidates if _reads_soon(each, tokens)]
             if not calm:
                 return candidates, 0, max(1, reserve)

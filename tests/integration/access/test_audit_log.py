@@ -28,6 +28,7 @@ NOT_LOGGED = {
     "billing.usage_minute": "sums of events",
     "billing.usage_hour": "sums of events",
     "billing.usage_day": "sums of events",
+    "billing.earned_hour": "sums of events",
     "billing.spend_month": "sums of events",
     "billing.speed_day": "measured",
     "billing.credit_day": "sums of entries",

@@ -10,7 +10,7 @@ from world import credit
 from world.client import Client, End
 from world.disk import Place
 from world.engine import Ask
-from world.statements import EPOCH, FIELDS, MEASURES, slot
+from world.statements import EPOCH, FIELDS, MEASURES, add, earned, earned_at, slot
 
 from penstock.serving.notes import NOTE_TOKENS
 from penstock_billing import frames, rating, record
@@ -209,6 +209,7 @@ def check_books(world: Simulation) -> None:
         world.problem(f"minutes are not the sums of their events: {(+minutes) - Counter(kept)}")
     check_longer(world, "usage_hour", "hour")
     check_longer(world, "usage_day", "day")
+    check_earned(world)
     spent: Counter[Any] = Counter()
     revenue: Counter[int] = Counter()
     for row in rows:
@@ -241,6 +242,17 @@ def check_longer(world: Simulation, table: str, level: str) -> None:
     )
     if +sums != +kept:
         world.problem(f"{table} is not the sum of its minutes: {(+sums) - kept} and {(+kept) - sums}")
+
+
+def check_earned(world: Simulation) -> None:
+    """What all tenants paid in closed hours is the sum of those."""
+    tables = world.database.tables
+    sums: dict[Any, tuple[int, ...]] = {}
+    for key, counts in tables.get("usage_hour", {}).items():
+        for place in earned_at(key):
+            sums[place] = add(sums[place], earned(counts)) if place in sums else earned(counts)
+    if sums != tables.get("earned_hour", {}):
+        world.problem(f"earned is {tables.get('earned_hour')}, its hours say {sums}")
 
 
 def check_ledger(world: Simulation, revenue: Counter[int]) -> None:

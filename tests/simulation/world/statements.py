@@ -122,13 +122,31 @@ def roll_ups(transaction: Transaction, row: tuple[Any, ...], ended_at: datetime)
     counts = (1, *[row[place] for place in MEASURES])
     yield ("usage_minute", slot(row, minute)), counts
     if minute < (transaction.get("roll_up_mark", "hour") or EPOCH):
-        yield ("usage_hour", slot(row, minute.replace(minute=0))), counts
+        hour = slot(row, minute.replace(minute=0))
+        yield ("usage_hour", hour), counts
+        for place in earned_at(hour):
+            yield ("earned_hour", place), earned(counts)
     if minute < (transaction.get("roll_up_mark", "day") or EPOCH):
         yield ("usage_day", slot(row, minute.replace(hour=0, minute=0))), counts
     if cost := row[FIELDS["cost_nano_usd"]]:
         month = ended_at.date().replace(day=1)
         key = (row[FIELDS["organisation_id"]], row[FIELDS["project_id"]], row[FIELDS["key_id"]], month)
         yield ("spend_month", key), (cost,)
+
+
+def earned_at(hour: tuple[Any, ...]) -> list[tuple[datetime, str, int]]:
+    """The rows over all tenants that an hour's usage is in: its model's and its organisation's."""
+    return [(hour[1], hour[4], 0), (hour[1], "", hour[0])]
+
+
+def earned(counts: tuple[int, ...]) -> tuple[int, int, int]:
+    """Requests, tokens and cost of an hour's sums."""
+    measured = dict(zip(("requests", *COUNTED, "cost_nano_usd"), counts, strict=True))
+    return (
+        measured["requests"],
+        measured["input_tokens"] + measured["output_tokens"],
+        measured["cost_nano_usd"],
+    )
 
 
 def add(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from world.postgres import Transaction
-from world.statements import EPOCH, NOTHING, add, statement
+from world.statements import EPOCH, NOTHING, add, earned, earned_at, statement
 
 from penstock_billing import partitions, roll_ups
 
@@ -57,6 +57,18 @@ def close(transaction: Transaction, source: str, target: str, since: datetime, u
 @statement(roll_ups.SQL["close_hours"])
 def close_hours(transaction: Transaction, since: datetime, until: datetime) -> Any:
     return close(transaction, "usage_minute", "usage_hour", since, until)
+
+
+@statement(roll_ups.SQL["close_earned"])
+def close_earned(transaction: Transaction, since: datetime, until: datetime) -> Any:
+    sums: dict[Any, tuple[int, ...]] = {}
+    for key, counts in transaction.rows("usage_hour"):
+        if since <= key[1] < until:
+            for place in earned_at(key):
+                sums[place] = add(sums[place], earned(counts)) if place in sums else earned(counts)
+    for place, amounts in sorted(sums.items()):
+        transaction.insert("earned_hour", place, amounts)
+    return f"INSERT 0 {len(sums)}"
 
 
 @statement(roll_ups.SQL["close_days"])
