@@ -2,7 +2,8 @@
 -- What was charged in [$1, $2) over all organisations, by model or (where $3) by organisation; $1 begins an hour.
 -- Closed hours, then minutes; neither events nor tenants' hours are read.
 with recursive mark as (
-  select coalesce((select rolled_until from billing.roll_up_mark where level = 'hour'), '-infinity') as hours_until
+  select least(rolled_until, date_trunc('hour', $2::timestamptz, 'UTC')) as closed_until
+  from billing.roll_up_mark where level = 'hour'
 ), organisation as (
   -- The minutes' only index begins with it.
   (select organisation_id from billing.usage_minute order by organisation_id limit 1)
@@ -12,7 +13,7 @@ with recursive mark as (
   from organisation where organisation_id is not null
 ), used as (
   select model, organisation_id, requests, tokens, cost_nano_usd
-  from mark join billing.earned_hour on hour >= $1 and hour < least($2, hours_until)
+  from mark join billing.earned_hour on hour >= $1 and hour < closed_until
   where (model is null) = $3
   union all
   select case when not $3 then model end, case when $3 then organisation_id end, requests, tokens, cost_nano_usd
@@ -20,7 +21,7 @@ with recursive mark as (
     select model, requests, input_tokens + output_tokens as tokens, cost_nano_usd
     from billing.usage_minute as total
     where total.organisation_id = organisation.organisation_id
-      and minute >= (select greatest($1, hours_until) from mark) and minute < $2
+      and minute >= (select greatest($1, closed_until) from mark) and minute < $2
     -- Kept as it is: an index probe per tenant, however many minutes the planner expects behind the mark.
     offset 0
   ) as open_minutes
