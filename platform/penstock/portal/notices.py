@@ -8,6 +8,7 @@ TEXTS: dict[str, str] = {
     "budget-ended": "The budget is no longer in force. What it told stays on record.",
     "topped-up": "The credit was booked. It can be spent at once.",
     "topped-up-before": "This reference was booked before: nothing was booked again. This is that booking.",
+    "terms-set": "It pays so from now on; gateways know within a second or two.",
     "saved": "Saved.",
     "limits-saved": "The limits hold within a second.",
     "key-revoked": "The key is revoked. Requests with it are refused within seconds.",

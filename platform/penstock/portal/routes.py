@@ -41,6 +41,7 @@ from penstock.portal.pages import (
     sign_in,
     top_up,
     usage,
+    wallet_terms,
 )
 
 PAGES = (
@@ -66,6 +67,7 @@ PAGES = (
     sign_in,
     top_up,
     usage,
+    wallet_terms,
     *operator.PAGES,
 )
 """Each has `routes(frame)`."""

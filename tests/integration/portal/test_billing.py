@@ -195,3 +195,58 @@ async def test_nobody_but_an_operator_adds_credit(site: Site) -> None:
         assert (await client.get("/portal/billing/top-up")).status_code == 403
         assert (await post_top_up(client)).status_code == 403
     assert await site.database.fetchval("select count(*) from billing.ledger_transaction") == 0
+
+
+async def test_an_operator_says_how_a_wallet_pays_and_nobody_else_does(site: Site) -> None:
+    terms = "/portal/billing/terms"
+    owner = await site.client("owner")
+    assert (await owner.get(terms)).status_code == 403
+    assert (await owner.post(terms, data={"pays": "prepaid"})).status_code == 403
+    assert terms not in (await owner.get("/portal/billing")).text
+    client = await site.client("operator")
+    assert f'href="{terms}"' in (await client.get("/portal/billing")).text
+    project = await site.database.fetchval(
+        "select id from access.project where organisation_id = $1", site.acme.id
+    )
+
+    async def standing() -> list[tuple[int, str, bool, int | None]]:
+        rows = await site.database.fetch(
+            "select project_id, funding, strict, owed_max_nano_usd from billing.wallet"
+            " where organisation_id = $1 order by 1",
+            site.acme.id,
+        )
+        return [tuple(row.values()) for row in rows]
+
+    for wrong, field in (
+        ({"pays": "golden"}, "pays"),
+        ({}, "pays"),
+        ({"pays": "prepaid", "owed_max_usd": "5"}, "owed_max_usd"),
+        ({"pays": "postpaid", "owed_max_usd": "5e99"}, "owed_max_usd"),
+        ({"pays": "postpaid", "owed_max_usd": "<b>"}, "owed_max_usd"),
+        ({"pays": "postpaid", "wallet": "999999"}, "wallet"),
+    ):
+        answer = await client.post(terms, data=wrong)
+        assert answer.status_code == 422, wrong
+        assert f'id="e-{field}"' in answer.text
+    assert await standing() == []
+    done = await client.post(terms, data={"pays": "strict", "wallet": "0"})
+    assert done.headers["location"] == "/portal/billing?notice=terms-set"
+    again = await client.post(
+        terms, data={"pays": "postpaid", "wallet": f"{project}", "owed_max_usd": "12.5"}
+    )
+    assert again.headers["location"] == f"/portal/billing?wallet={project}&notice=terms-set"
+    assert await standing() == [(0, "prepaid", True, None), (project, "postpaid", False, 12_500_000_000)]
+    page = (await client.get(f"{terms}?wallet={project}")).text
+    assert 'value="12.50' in page
+    assert re.search(r'<option value="strict" selected>', (await client.get(terms)).text)
+    log = (await client.get("/portal/audit")).text
+    assert "Operator of acme" in log
+    # It holds for the next request.
+    async with site.acme.api() as api:
+
+        async def refused() -> bool:
+            body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+            return (await api.post("/v1/chat/completions", json=body)).status_code == 402
+
+        await client.post(terms, data={"pays": "prepaid", "wallet": f"{project}"})
+        await until(refused)

@@ -43,13 +43,13 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
 
     @get("/billing/top-up")
     async def ask(request: Request[Any, Any, Any], visitor: NamedDependency[Visitor]) -> Response[str]:
-        _admit(visitor)
+        admit(visitor)
         values = {"reference": f"top-up:{ids.random_text(12)}", "wallet": "0"}
         return await _form(frame, request, visitor, values, {})
 
     @post("/billing/top-up", status_code=303)
     async def top_up(request: Request[Any, Any, Any], visitor: NamedDependency[Visitor]) -> Response[Any]:
-        _admit(visitor)
+        admit(visitor)
         values = await forms.typed(request)
         try:
             form = forms.read(values, Form)
@@ -72,8 +72,8 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
     return [ask, top_up]
 
 
-def _admit(visitor: Visitor) -> None:
-    """Raise what makes a page of a refusal."""
+def admit(visitor: Visitor) -> None:
+    """Let an operator in who looks at an organisation; raises what makes a page of a refusal."""
     require_operator(visitor)
     if not visitor.organisation_id:
         raise Forbidden("Choose the organisation whose credit it is first.")
