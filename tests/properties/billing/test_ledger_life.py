@@ -33,8 +33,8 @@ WALLET = Wallet(1, 0)
 BEGINNING = datetime.now(UTC)
 HOUR = timedelta(hours=1)
 TABLES = (
-    "usage_event, usage_minute, usage_hour, usage_day, spend_month, account, entry, ledger_transaction, "
-    "refund, promotion, lease, gateway_boot, journal_cursor, wallet"
+    "usage_event, usage_minute, usage_hour, usage_day, earned_hour, spend_month, account, entry, "
+    "ledger_transaction, refund, promotion, lease, gateway_boot, journal_cursor, wallet"
 )
 
 amounts = st.integers(1, 40)
