@@ -148,7 +148,7 @@ async def empty(connection: asyncpg.Connection) -> None:
     await connection.execute(
         "set session_replication_role = replica; truncate billing.usage_event, billing.usage_minute, "
         "billing.usage_hour, billing.usage_day, billing.earned_hour, billing.spend_month, billing.account, "
-        "billing.entry, billing.ledger_transaction, billing.journal_cursor, billing.archive, billing.archived_events "
-        "cascade; "
+        "billing.entry, billing.ledger_transaction, billing.journal_cursor, billing.archive, "
+        "billing.archived_events cascade; "
         "update billing.roll_up_mark set rolled_until = 'epoch'; reset session_replication_role"
     )

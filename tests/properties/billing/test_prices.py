@@ -30,8 +30,9 @@ LISTS = [1, 2, 3]
 EMPTY = """
 set session_replication_role = replica;
 truncate billing.usage_event, billing.usage_minute, billing.usage_hour, billing.usage_day,
-  billing.earned_hour, billing.spend_month, billing.account, billing.entry, billing.ledger_transaction, billing.journal_cursor,
-  billing.price_list, billing.price_version, billing.price_assignment, billing.minute_price_version cascade;
+  billing.earned_hour, billing.spend_month, billing.account, billing.entry, billing.ledger_transaction,
+  billing.journal_cursor, billing.price_list, billing.price_version, billing.price_assignment,
+  billing.minute_price_version cascade;
 insert into billing.price_list (id, name) values (1, 'standard'), (2, 'two'), (3, 'three');
 reset session_replication_role
 """
