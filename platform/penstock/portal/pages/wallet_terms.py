@@ -20,6 +20,7 @@ from penstock_base import money
 from penstock_billing import wallets
 from penstock_billing.leases import Wallet
 from penstock_billing.record import Funding
+from penstock_billing.wallets import WalletState
 
 PAYS = [("postpaid", "Postpaid"), ("prepaid", "Prepaid"), ("strict", "Prepaid, strict")]
 
@@ -49,7 +50,7 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             "pays": pays,
             "owed_max_usd": "" if owed is None else money.nano_to_usd(owed),
         }
-        return await _form(frame, request, visitor, values, {})
+        return await _form(frame, request, visitor, found, values, {})
 
     @post("/billing/terms", status_code=303)
     async def settle(request: Request[Any, Any, Any], visitor: NamedDependency[Visitor]) -> Response[Any]:
@@ -62,7 +63,8 @@ def routes(frame: Frame) -> list[HTTPRouteHandler]:
             if form.wallet and form.wallet not in named.projects:
                 raise FormError({"wallet": "choose one that is in the list"}, values)
         except FormError as error:
-            return await _form(frame, request, visitor, error.values, error.errors, status=422)
+            found = await wallets.states(pool, visitor.organisation_id)
+            return await _form(frame, request, visitor, found, error.values, error.errors, status=422)
         async with pool.acquire() as taken:
             await wallets.set_terms(
                 cast("asyncpg.Connection", taken),
@@ -95,13 +97,13 @@ async def _form(
     frame: Frame,
     request: Request[Any, Any, Any],
     visitor: Visitor,
+    found: list[WalletState],
     values: Any,
     errors: dict[str, str],
     *,
     status: int = 200,
 ) -> Response[str]:
     named = await labels.of(frame.world.pool, visitor.organisation_id)
-    found = await wallets.states(frame.world.pool, visitor.organisation_id)
     own = {state.wallet.project_id for state in found if state.named}
     projects = [
         (f"{number}", name if number in own else f"{name} (pays from the organisation's now)")
